@@ -1,0 +1,64 @@
+"""Errors of mmcot; the command line prints them as one paragraph and exits with 1.
+
+MmcotError
+  x DataError          a record, table or folder of a data set is not what it should be
+  x ImageError         one picture cannot be used (a listed outcome of extraction)
+  x EncoderError       a model cannot be found, loaded or does not fit its spec
+  x ShardError         a feature set, shard or index is damaged, unfinished or not the one asked for
+    x SpecMismatchError    the folder holds features that were made in another way
+  x ExtractionError    extraction stopped; what is complete stays and is used by the next run
+  x TrainingError      a run folder or checkpoint does not fit the request
+"""
+
+__all__ = [
+    "DataError",
+    "EncoderError",
+    "ExtractionError",
+    "ImageError",
+    "MmcotError",
+    "ShardError",
+    "SpecMismatchError",
+    "TrainingError",
+]
+
+
+class MmcotError(Exception):
+    """Base of all errors that a user can act on."""
+
+
+class DataError(MmcotError):
+    """A record, table or folder of a data set is not what it should be."""
+
+
+class ImageError(MmcotError):
+    """One picture cannot be used.
+
+    Args:
+        reason: One word for tables: ``missing``, ``unreadable``, ``truncated``, ``empty``,
+            ``too_large`` or ``unsupported``.
+        message: The explanation, with the file's name.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class EncoderError(MmcotError):
+    """A model cannot be found, loaded, or does not fit its spec."""
+
+
+class ShardError(MmcotError):
+    """A feature set, shard or index is damaged, unfinished or not the one asked for."""
+
+
+class SpecMismatchError(ShardError):
+    """The folder holds features that were made in another way."""
+
+
+class ExtractionError(MmcotError):
+    """Extraction stopped; what is complete stays and is used by the next run."""
+
+
+class TrainingError(MmcotError):
+    """A run folder or checkpoint does not fit the request."""

@@ -1,0 +1,60 @@
+"""Write files so that whatever stands at a final path is complete."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+__all__ = ["file_sha256", "replace_file", "sync_folder", "write_json", "write_parquet"]
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Create or replace ``path`` in one step.
+
+    ``write`` fills a temporary file beside ``path``, which is flushed to the disk and renamed.
+    After an error or a crash ``path`` is what it was before.
+
+    Args:
+        path: Final path; its folder is made if it is absent.
+        write: Called with the temporary path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(tmp)
+        with tmp.open("rb") as file:
+            os.fsync(file.fileno())
+        tmp.replace(path)
+    finally:
+        tmp.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented UTF-8 JSON, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+
+
+def write_parquet(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
+    """Write a table as parquet, atomically, with ``metadata`` in the file's key-value store."""
+    replace_file(path, lambda tmp: table.write_parquet(tmp, metadata=metadata or {}))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Fusion T5: trains on questions and feature shards, opens no image."""
