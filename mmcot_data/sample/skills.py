@@ -1,0 +1,32 @@
+"""All skills of the sample, and how many questions each gets."""
+
+from typing import Any
+
+from mmcot_data.sample.animals import ANIMALS
+from mmcot_data.sample.charts import CHARTS
+from mmcot_data.sample.concentration import CONCENTRATION
+from mmcot_data.sample.magnets import MAGNETS
+from mmcot_data.sample.maps import MAPS
+from mmcot_data.sample.nouns import NOUNS
+from mmcot_data.sample.skill import ImageSkill, TextSkill
+from mmcot_data.sample.states import STATES
+from mmcot_data.sample.thermometer import THERMOMETER
+
+__all__ = ["IMAGE_SKILLS", "SHARES", "SKILLS", "TEXT_SKILLS"]
+
+IMAGE_SKILLS: dict[str, ImageSkill[Any]] = {
+    "magnets": MAGNETS,
+    "maps": MAPS,
+    "concentration": CONCENTRATION,
+    "charts": CHARTS,
+    "thermometer": THERMOMETER,
+}
+TEXT_SKILLS: dict[str, TextSkill] = {"nouns": NOUNS, "states": STATES, "animals": ANIMALS}
+SKILLS: dict[str, ImageSkill[Any] | TextSkill] = {**IMAGE_SKILLS, **TEXT_SKILLS}
+
+_IMAGE_SHARE = 0.75
+SHARES: dict[str, float] = {
+    **dict.fromkeys(IMAGE_SKILLS, _IMAGE_SHARE / len(IMAGE_SKILLS)),
+    **dict.fromkeys(TEXT_SKILLS, (1 - _IMAGE_SHARE) / len(TEXT_SKILLS)),
+}
+"""Share of all questions."""
