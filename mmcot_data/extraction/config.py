@@ -1,0 +1,70 @@
+"""What to extract, with which encoder, and into what."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from mmcot_data.encoders.base import EncoderConfig
+from mmcot_data.questions import split_names
+from mmcot_data.shards.schema import Container, StorageDtype
+
+__all__ = ["ExtractionConfig", "allowed_failures"]
+
+_FAILURES = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractionConfig:
+    """The features of one data set by one encoder.
+
+    Raises:
+        ValueError: If a setting is not one of those that are possible.
+    """
+
+    data: Path
+    """Folder of the data set, in ScienceQA's official layout."""
+    out: Path
+    """Artifact root; the feature set becomes a folder in it."""
+    encoder: EncoderConfig
+    splits: tuple[str, ...] | None = None
+    """Only the pictures of these splits; all if None."""
+    format: Container = "hdf5"
+    dtype: StorageDtype = "float16"
+    """Of the stored features."""
+    shard_size: int | None = None
+    """Rows in a shard; None gives shards of 256 MiB, of 1,024 rows at most."""
+    batch_size: int = 8
+    """Pictures encoded together."""
+    max_failures: str = "1%"
+    """Pictures that may fail: a number, or a percentage of the pictures asked for."""
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("format", self.format, get_args(Container)),
+            ("dtype", self.dtype, get_args(StorageDtype)),
+            *(("split", split, split_names()) for split in self.splits or ()),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+        for name, number in (("shard_size", self.shard_size), ("batch_size", self.batch_size)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is {number}, expected at least 1")
+        allowed_failures(self.max_failures, 0)
+
+
+def allowed_failures(limit: str, num_images: int) -> int:
+    """How many pictures may fail.
+
+    Args:
+        limit: A number such as ``10``, or a percentage such as ``1%`` or ``0.5%``.
+        num_images: Pictures asked for; a percentage is of them, rounded down.
+
+    Raises:
+        ValueError: If the limit is neither.
+    """
+    match = _FAILURES.fullmatch(limit)
+    if match is None:
+        raise ValueError(f"max_failures is {limit!r}, expected a number or a percentage like 1%")
+    number, percentage = match.groups()
+    return int(number) if number else int(num_images * float(percentage) / 100)

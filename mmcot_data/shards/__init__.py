@@ -1,0 +1,14 @@
+"""Feature shards: patch features on disk, read at memory speed.
+
+    from mmcot_data.shards import open_features
+
+    features = open_features("shards/detr")
+    features_BPD, mask_BP = features.gather(["42", "7"])
+
+Reading needs numpy and polars only; ``mmcot_data.shards.torch`` adds a PyTorch data set.
+"""
+
+from mmcot_data.shards.reader import FeatureSet, open_features
+from mmcot_data.shards.schema import FeatureSpec
+
+__all__ = ["FeatureSet", "FeatureSpec", "open_features"]

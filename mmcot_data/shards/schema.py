@@ -1,0 +1,196 @@
+"""What a shard says about itself: the spec of its features, its plan and its record."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+from mmcot_data.errors import ShardError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Container",
+    "FeatureSpec",
+    "PlanKey",
+    "ShardRecord",
+    "StorageDtype",
+    "list_differences",
+    "parse_fields",
+]
+
+FORMAT_VERSION = 1
+
+Container = Literal["hdf5", "arrow"]
+StorageDtype = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureSpec:
+    """What made the features, and how they are stored. Equal specs give equal features.
+
+    Raises:
+        ShardError: If the shape or the storage dtype is impossible.
+    """
+
+    encoder: str
+    model_id: str
+    revision: str | None
+    weights_sha256: str
+    random_weights: int | None
+    """Seed of random weights; None for trained ones."""
+    layer: str
+    preprocessing: list[Any]
+    """Every step with its parameters and implementation, as JSON values."""
+    precision: str
+    """Of the computation; ``dtype`` is that of the storage."""
+    num_patches: int
+    feature_dim: int
+    versions: dict[str, str]
+    """Versions of the libraries that computed the features."""
+    dtype: StorageDtype
+    data_licence: str
+    """Licence of the pictures."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(StorageDtype):
+            raise ShardError(
+                f"storage dtype is {self.dtype!r}, expected {' or '.join(get_args(StorageDtype))}"
+            )
+        if self.num_patches < 1 or self.feature_dim < 1:
+            raise ShardError(
+                f"features have shape ({self.num_patches}, {self.feature_dim}), expected at least "
+                "one patch and one feature"
+            )
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "the spec") -> Self:
+        """The spec from its JSON object; ``where`` names its place in errors.
+
+        Raises:
+            ShardError: If a field is missing or unknown.
+        """
+        return cls(**parse_fields(cls, value, where))
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a JSON object."""
+        return asdict(self)
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """(P, D): the shape of one picture's features."""
+        return self.num_patches, self.feature_dim
+
+    def differences(self, found: "FeatureSpec") -> list[str]:
+        """Lines ``field: expected …, found …`` for all that differs; empty if the specs are equal.
+
+        Args:
+            found: The other spec; this one is what was expected.
+        """
+        return list_differences(self.to_json(), found.to_json())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanKey:
+    """What decides, together with the spec, which row stands in which shard."""
+
+    format: Container
+    num_images: int
+    """Distinct readable images."""
+    images_sha256: str
+    """Digest of their sha256 sums in order."""
+    shard_size: int
+    """Rows in a full shard."""
+    batch_size: int
+    """Images encoded together: it may change the rounding."""
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Self:
+        """The key from its JSON object; ``where`` names its place in errors.
+
+        Raises:
+            ShardError: If a field is missing or unknown.
+        """
+        return cls(**parse_fields(cls, value, where))
+
+    def differences(self, found: "PlanKey") -> list[str]:
+        """Lines ``field: expected …, found …`` for all that differs."""
+        return list_differences(asdict(self), asdict(found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardRecord:
+    """One shard in the manifest. A shard all of whose pictures failed has a record but no file."""
+
+    file: str
+    """Name inside the feature set's folder."""
+    rows: int
+    failed: int
+    """Pictures of its part of the plan that could not be decoded and have no row."""
+    data_offset: int
+    """Byte at which the features start, a multiple of 4096."""
+    data_nbytes: int
+    file_nbytes: int
+    sha256: str
+    """Hex digest of the whole file."""
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Self:
+        """The record from its JSON object; ``where`` names its place in errors.
+
+        Raises:
+            ShardError: If a field is missing or unknown.
+        """
+        return cls(**parse_fields(cls, value, where))
+
+    @classmethod
+    def without_rows(cls, file: str, *, failed: int) -> Self:
+        """The record of a shard all of whose pictures failed; there is no such file."""
+        return cls(
+            file=file,
+            rows=0,
+            failed=failed,
+            data_offset=0,
+            data_nbytes=0,
+            file_nbytes=0,
+            sha256=hashlib.sha256().hexdigest(),
+        )
+
+
+def parse_fields(cls: type[Any], value: Any, where: str) -> dict[str, Any]:
+    """Check that a JSON object has exactly the fields of a dataclass.
+
+    Raises:
+        ShardError: If it has not; names what is missing and what is unknown.
+    """
+    if not isinstance(value, dict):
+        raise ShardError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    expected = {field.name for field in fields(cls)}
+    if problems := [
+        *(f"{name} is missing" for name in sorted(expected - value.keys())),
+        *(f"{name} is unknown" for name in sorted(value.keys() - expected)),
+    ]:
+        raise ShardError(f"{where} is damaged or of another version: {', '.join(problems)}")
+    return value
+
+
+def list_differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Lines ``field: expected …, found …`` of two JSON objects; nested fields are dotted."""
+    left, right = _flatten(expected), _flatten(found)
+    return [
+        f"{name}: expected {left.get(name, 'nothing')!r}, found {right.get(name, 'nothing')!r}"
+        for name in {**left, **right}
+        if (name in left) != (name in right) or left[name] != right[name]
+    ]
+
+
+def _flatten(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {name: value}
+    leaves: dict[str, Any] = {}
+    for key, item in items:
+        leaves |= _flatten(item, f"{name}.{key}" if name else key)
+    return leaves

@@ -1,0 +1,480 @@
+"""Extraction: the right picture in the right row, whatever is broken, missing or interrupted."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from fake_encoder import (
+    PATCHES,
+    WIDTH,
+    FakeEncoder,
+    colour_of,
+    make_data,
+    picture_path,
+    save_picture,
+)
+from PIL import Image
+
+from mmcot_data.encoders.base import EncoderConfig
+from mmcot_data.errors import (
+    DataError,
+    EncoderError,
+    ExtractionError,
+    ShardError,
+    SpecMismatchError,
+)
+from mmcot_data.extraction import (
+    ExtractionConfig,
+    extract_features,
+    extract_shard,
+    finish_extraction,
+    plan_extraction,
+    write_tables,
+)
+from mmcot_data.extraction.config import allowed_failures
+from mmcot_data.scienceqa import read_scienceqa
+from mmcot_data.shards import open_features
+
+
+def make_config(data, out, **changes):
+    encoder = EncoderConfig(name=changes.pop("name", "fake"))
+    settings = {"shard_size": 5, "batch_size": 2} | changes
+    return ExtractionConfig(data=data, out=out, encoder=encoder, **settings)
+
+
+def run(data, out, encoder=None, **changes):
+    return extract_features(make_config(data, out, **changes), encoder=encoder or FakeEncoder())
+
+
+def shard_bytes(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*-of-*"))}
+
+
+def assert_colours(folder, numbers, dtype="float16"):
+    """The independent answer: each picture's own colour, in the row of its own question."""
+    features = open_features(folder)
+    assert features.question_ids == [str(number) for number in numbers]
+    for number in numbers:
+        expected = (np.array(colour_of(number), np.float32) / 256).astype(dtype)
+        np.testing.assert_array_equal(features[str(number)], np.tile(expected, (PATCHES, 1)))
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "data").mkdir()
+    return make_data(tmp_path / "data")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("container", ["hdf5", "arrow"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_every_question_gets_its_own_picture(data, out, container, dtype):
+    """Catches rows in the order of batches instead of the plan's, and a shard's offset."""
+    calls = []
+    config = make_config(data, out, format=container, dtype=dtype)
+    summary = extract_features(config, lambda *call: calls.append(call), encoder=FakeEncoder())
+    assert_colours(out / "fake", range(12), dtype)
+    assert (summary.num_images, summary.num_distinct, summary.num_extracted) == (12, 12, 12)
+    assert (summary.num_shards, summary.failed, summary.row_shape) == (3, {}, (PATCHES, WIDTH))
+    assert calls[0] == (0, 12)
+    assert calls[-1] == (12, 12)
+    assert calls == sorted(calls)
+    suffix = {"hdf5": "h5", "arrow": "arrow"}[container]
+    names = [f"{n:05d}-of-00003.{suffix}" for n in range(3)]
+    records = [f"{name}.json" for name in names]
+    assert sorted(path.name for path in (out / "fake").iterdir()) == sorted(
+        [*names, *records, "index.parquet", "manifest.json"]
+    )
+
+
+def test_only_pictures_of_equal_size_are_encoded_together(data, out):
+    encoder = FakeEncoder()
+    run(data, out, encoder)
+    shapes = {(3, 16, 16), (3, 16, 24), (3, 32, 16)}
+    assert {shape[1:] for shape in encoder.batches} == shapes
+    assert max(shape[0] for shape in encoder.batches) == 2
+    assert sum(shape[0] for shape in encoder.batches) == 12
+
+
+def test_index_names_every_picture(data, out):
+    """Catches an index without roles, sizes or the digests that other data sets are joined by."""
+    save_picture(picture_path(data, 3, "choice_1.png"), 500, (20, 40))
+    run(data, out)
+    index = pl.read_parquet(out / "fake" / "index.parquet")
+    assert index.columns == [
+        "question_id",
+        "role",
+        "shard",
+        "row",
+        "num_patches",
+        "width",
+        "height",
+        "image_sha256",
+        "pixel_sha256",
+        "status",
+        "error",
+        "file",
+    ]
+    row = index.filter(pl.col("role") == "choice_1").row(0, named=True)
+    assert (row["question_id"], row["file"]) == ("3", "images/train/3/choice_1.png")
+    assert (row["shard"], row["row"]) == ("00000-of-00003.h5", 4)
+    assert (row["width"], row["height"], row["num_patches"]) == (20, 40, PATCHES)
+    assert (row["status"], row["error"]) == ("ok", None)
+    assert index["image_sha256"].n_unique() == index["pixel_sha256"].n_unique() == 13
+    assert index["status"].to_list() == ["ok"] * 13
+
+
+def test_equal_files_become_one_row(data, out):
+    shutil.copy(picture_path(data, 0), picture_path(data, 7))
+    shutil.copy(picture_path(data, 0), picture_path(data, 7, "choice_0.png"))
+    encoder = FakeEncoder()
+    summary = run(data, out, encoder)
+    assert (summary.num_images, summary.num_distinct) == (13, 11)
+    assert sum(shape[0] for shape in encoder.batches) == 11
+    features = open_features(out / "fake", roles=("choice_0",))
+    np.testing.assert_array_equal(features["7"], open_features(out / "fake")["0"])
+
+
+def damage(data):
+    """Four pictures that can't be used; the last is found out only by decoding it."""
+    picture_path(data, 1).unlink()
+    picture_path(data, 4).write_bytes(b"")
+    picture_path(data, 6).write_text("no picture")
+    path = picture_path(data, 9)
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def test_bad_pictures_are_outcomes(data, out):
+    """Catches a bad picture that ends the run, shifts the rows behind it, or becomes zeros."""
+    damage(data)
+    summary = run(data, out, max_failures="4")
+    assert_colours(out / "fake", [0, 2, 3, 5, 7, 8, 10, 11])
+    assert dict(summary.failed) == {"missing": 1, "empty": 1, "unreadable": 1, "truncated": 1}
+    index = pl.read_parquet(out / "fake" / "index.parquet")
+    failed = index.filter(pl.col("status") != "ok")
+    assert failed["question_id"].to_list() == ["1", "4", "6", "9"]
+    assert failed["status"].to_list() == ["missing", "empty", "unreadable", "truncated"]
+    assert failed["row"].null_count() == failed["shard"].null_count() == 4
+    assert all("image.png" in error for error in failed["error"])
+
+
+def test_many_missing_pictures_stop_before_anything_is_computed(data, out):
+    for number in range(11):
+        picture_path(data, number).unlink()
+    encoder = FakeEncoder()
+    with pytest.raises(ExtractionError, match=r"11 of 12 .* allows 0") as error:
+        run(data, out, encoder)
+    assert str(error.value).count(": missing: ") == 10
+    assert "and 1 more" in str(error.value)
+    assert "--max-failures 11" in str(error.value)
+    assert encoder.batches == []
+    assert not (out / "fake").exists()
+
+
+def test_too_many_failures_keep_the_shards(data, out):
+    """Catches hours of work thrown away by one truncated picture too many."""
+    damage(data)
+    with pytest.raises(ExtractionError, match="4 of 12"):
+        run(data, out, max_failures="3")
+    with pytest.raises(ShardError, match="unfinished"):
+        open_features(out / "fake")
+    encoder = FakeEncoder()
+    summary = run(data, out, encoder, max_failures="4")
+    assert encoder.batches == []
+    assert (summary.num_extracted, summary.num_failed) == (0, 4)
+    with pytest.raises(ExtractionError, match="4 of 12"):
+        run(data, out, max_failures="3")
+
+
+def test_a_shard_without_rows_has_a_record_and_no_file(data, out):
+    damage(data)
+    summary = run(data, out, max_failures="4", shard_size=1, format="arrow")
+    assert (summary.num_distinct, summary.num_shards) == (8, 9)
+    assert_colours(out / "fake", [0, 2, 3, 5, 7, 8, 10, 11])
+    assert len(list((out / "fake").glob("*.arrow"))) == 8
+    assert len(list((out / "fake").glob("*.arrow.json"))) == 9
+    assert run(data, out, max_failures="4", shard_size=1, format="arrow").num_extracted == 0
+
+
+def test_a_data_set_all_of_whose_pictures_are_missing_can_be_asked_for(data, out):
+    shutil.rmtree(data / "images")
+    summary = run(data, out, max_failures="100%")
+    assert (summary.num_distinct, summary.num_shards, summary.num_failed) == (0, 0, 12)
+    features = open_features(out / "fake")
+    assert (len(features), features.question_ids) == (0, [])
+    assert not features.gather(["1"])[1].any()
+
+
+def test_a_finished_folder_is_left_alone(data, out):
+    run(data, out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    encoder = FakeEncoder()
+    summary = run(data, out, encoder)
+    assert (summary.num_extracted, summary.num_distinct, encoder.batches) == (0, 12, [])
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+
+def test_killed_and_run_again_gives_the_same_bytes(data, out, tmp_path):
+    """Killed in its second shard. Catches partial files that pass for complete ones."""
+    run(data, tmp_path / "whole")
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_extract_and_hang, args=(data, out))
+    process.start()
+    first = out / "fake" / "00000-of-00003.h5.json"
+    while not first.exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (out / "fake" / "manifest.json").exists()
+    encoder = FakeEncoder()
+    summary = run(data, out, encoder)
+    assert summary.num_extracted == sum(shape[0] for shape in encoder.batches) == 7
+    assert shard_bytes(out / "fake") == shard_bytes(tmp_path / "whole" / "fake")
+    for name in ("manifest.json", "index.parquet"):
+        assert (out / "fake" / name).read_bytes() == (
+            tmp_path / "whole" / "fake" / name
+        ).read_bytes()
+
+
+def _extract_and_hang(data, out):
+    run(data, out, FakeEncoder(hang_at=5))
+
+
+def test_an_interrupted_shard_leaves_nothing_and_is_made_again(data, out, tmp_path):
+    run(data, tmp_path / "whole")
+
+    def interrupt(done, total):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(make_config(data, out), interrupt, encoder=FakeEncoder())
+    assert len(shard_bytes(out / "fake")) == 2
+    (out / "fake" / ".00001-of-00003.h5.123.tmp").write_bytes(b"half a shard")
+    assert run(data, out).num_extracted == 7
+    assert shard_bytes(out / "fake") == shard_bytes(tmp_path / "whole" / "fake")
+    assert list((out / "fake").glob(".*")) == []
+
+
+def test_shards_do_not_depend_on_who_makes_them_in_which_order(data, out, tmp_path):
+    run(data, tmp_path / "whole")
+    plan = pickle.loads(pickle.dumps(plan_extraction(make_config(data, out), FakeEncoder())))
+    assert plan.pending() == [0, 1, 2]
+    with pytest.raises(ExtractionError, match="3 of 3 shards"):
+        finish_extraction(plan)
+    records = [extract_shard(plan, number, FakeEncoder()) for number in (2, 0, 1)]
+    assert [record.rows for record in records] == [2, 5, 5]
+    assert plan.pending() == []
+    encoder = FakeEncoder()
+    assert extract_shard(plan, 2, encoder) == records[0]
+    assert encoder.batches == []
+    assert finish_extraction(plan).num_distinct == 12
+    assert shard_bytes(out / "fake") == shard_bytes(tmp_path / "whole" / "fake")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_spec_is_refused_with_what_differs(data, out, finished):
+    run(data, out)
+    if not finished:
+        (out / "fake" / "manifest.json").unlink()
+    encoder = FakeEncoder(layer="last")
+    with pytest.raises(SpecMismatchError, match="layer: expected 'last', found 'mean'"):
+        run(data, out, encoder)
+    with pytest.raises(SpecMismatchError, match="dtype: expected 'float32', found 'float16'"):
+        run(data, out, dtype="float32")
+    assert encoder.batches == []
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shard_size": 6}, "shard_size: expected 6, found 5"),
+        ({"batch_size": 3}, "batch_size: expected 3, found 2"),
+        ({"format": "arrow"}, "format: expected 'arrow', found 'hdf5'"),
+        ({"splits": ("test",)}, "num_images: expected 4, found 12"),
+    ],
+)
+def test_another_plan_is_refused_with_what_differs(data, out, finished, changes, message):
+    """Catches a folder that mixes two plans, of which some pictures would be lost."""
+    run(data, out)
+    if not finished:
+        (out / "fake" / "manifest.json").unlink()
+    with pytest.raises(ExtractionError, match=message):
+        run(data, out, **changes)
+
+
+def test_a_changed_picture_is_another_plan(data, out):
+    run(data, out)
+    save_picture(picture_path(data, 5), 1000)
+    with pytest.raises(ExtractionError, match="images_sha256"):
+        run(data, out)
+
+
+def test_a_picture_that_returns_as_a_copy_needs_no_computing(data, out):
+    """The distinct pictures are the same: only the index is written anew."""
+    content = picture_path(data, 2).read_bytes()
+    picture_path(data, 5).unlink()
+    run(data, out, max_failures="1")
+    assert "5" not in open_features(out / "fake")
+    picture_path(data, 5).write_bytes(content)
+    encoder = FakeEncoder()
+    summary = run(data, out, encoder)
+    assert (encoder.batches, summary.num_failed) == ([], 0)
+    features = open_features(out / "fake")
+    np.testing.assert_array_equal(features["5"], features["2"])
+
+
+def test_a_truncated_shard_is_made_again(data, out):
+    run(data, out)
+    before = shard_bytes(out / "fake")
+    path = out / "fake" / "00001-of-00003.h5"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert run(data, out).num_extracted == 5
+    assert shard_bytes(out / "fake") == before
+    assert_colours(out / "fake", range(12))
+
+
+def test_flipped_bits_are_found_before_the_manifest_is_written(data, out):
+    plan = plan_extraction(make_config(data, out), FakeEncoder())
+    for number in plan.pending():
+        extract_shard(plan, number, FakeEncoder())
+    path = plan.folder / "00001-of-00003.h5"
+    content = bytearray(path.read_bytes())
+    content[4100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ShardError, match=r"00001-of-00003\.h5 is damaged: its sha256"):
+        finish_extraction(plan)
+    assert not (plan.folder / "manifest.json").exists()
+
+
+def test_a_picture_that_changes_meanwhile_stops_the_run(data, out):
+    """Catches features filed under the digest of another picture."""
+    plan = plan_extraction(make_config(data, out), FakeEncoder())
+    save_picture(picture_path(data, 0), 1000)
+    with pytest.raises(ExtractionError, match="has changed"):
+        extract_shard(plan, 0, FakeEncoder())
+    picture_path(data, 0).unlink()
+    with pytest.raises(ExtractionError, match="has changed"):
+        extract_shard(plan, 0, FakeEncoder())
+    assert not plan.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"), [(float("nan"), "not finite"), (1e6, "more than float16 holds")]
+)
+def test_features_that_are_not_finite_name_the_picture_and_leave_nothing(
+    data, out, factor, message
+):
+    with pytest.raises(ShardError, match=rf"train/0/image\.png.*{message}"):
+        run(data, out, FakeEncoder(factor=factor))
+    assert not (out / "fake").exists()
+
+
+def test_an_encoder_that_breaks_its_promise_is_an_error(data, out):
+    """numpy would repeat a single row for all pictures without a word."""
+    encoder = FakeEncoder()
+    encoder.encode = lambda _: torch.zeros(1, PATCHES, WIDTH)
+    with pytest.raises(EncoderError, match="promised"):
+        run(data, out, encoder)
+    encoder = FakeEncoder()
+    encoder.prepare = lambda _: torch.zeros(3, 1, 1)
+    with pytest.raises(EncoderError, match="expected height and width"):
+        run(data, out, encoder)
+
+
+def test_splits_restrict_the_pictures(data, out):
+    summary = run(data, out, splits=("test", "val"))
+    assert summary.num_images == 8
+    assert_colours(out / "fake", range(4, 12))
+    for path in (data / "images").rglob("*.png"):
+        path.unlink()
+    with pytest.raises(ExtractionError, match=r"--split test"):
+        run(data, out, splits=("test",))
+
+
+def test_questions_without_pictures_are_an_explained_error(tmp_path, out):
+    problems = json.loads(((make_data(tmp_path)) / "problems.json").read_text())
+    for problem in problems.values():
+        problem["image"] = None
+    (tmp_path / "problems.json").write_text(json.dumps(problems))
+    shutil.rmtree(tmp_path / "images")
+    with pytest.raises(ExtractionError, match="no pictures"):
+        run(tmp_path, out)
+
+
+def test_folder_name_of_a_hub_model(data, out):
+    plan = plan_extraction(make_config(data, out, name="hf:org/some model"), FakeEncoder())
+    assert plan.folder == out / "hf-org-some-model"
+
+
+def test_default_shards_hold_1024_rows(data, out):
+    plan = plan_extraction(make_config(data, out, shard_size=None), FakeEncoder())
+    assert plan.key.shard_size == 1024
+    big = FakeEncoder()
+    big.describe = lambda: FakeEncoder().describe() | {"num_patches": 145, "feature_dim": 1024}
+    plan = plan_extraction(make_config(data, out, shard_size=None), big)
+    assert plan.key.shard_size == 903
+
+
+def test_tables_are_written_once(data, out):
+    (data / "captions.json").write_text(json.dumps({"captions": {"3": "a colour"}}))
+    written = write_tables(read_scienceqa(data), out)
+    assert written == [out / "questions.parquet", out / "captions" / "scienceqa.parquet"]
+    assert pl.read_parquet(written[0])["question_id"].to_list() == [str(n) for n in range(12)]
+    assert pl.read_parquet(written[1]).rows() == [("3", "question", "a colour")]
+    before = [path.read_bytes() for path in written]
+    run(data, out)
+    assert [path.read_bytes() for path in written] == before
+
+
+def test_an_artifact_root_of_other_questions_is_refused(data, out, tmp_path):
+    """Catches shards that are joined to the questions of another data set."""
+    run(data, out)
+    other = tmp_path / "other"
+    other.mkdir()
+    make_data(other, num_questions=15)
+    with pytest.raises(DataError, match=r"0 only in the table, 3 only in the data set, 8 that"):
+        run(other, out, name="other")
+    assert not (out / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": "npy"},
+        {"dtype": "bfloat16"},
+        {"splits": ("dev",)},
+        {"shard_size": 0},
+        {"batch_size": 0},
+        {"max_failures": "-1"},
+        {"max_failures": "few"},
+    ],
+)
+def test_impossible_settings_are_refused(changes):
+    with pytest.raises(ValueError, match="expected"):
+        make_config(Path("data"), Path("out"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("limit", "total", "allowed"),
+    [("0", 50, 0), ("7", 3, 7), ("1%", 99, 0), ("1%", 304, 3), ("0.5%", 1000, 5), ("100%", 9, 9)],
+)
+def test_allowed_failures(limit, total, allowed):
+    assert allowed_failures(limit, total) == allowed
