@@ -88,7 +88,9 @@ class Question:
     def __post_init__(self) -> None:
         where = f"question {self.question_id!r}"
         if self.split not in SPLITS:
-            raise DataError(f"{where}: split is {self.split!r}, expected one of {', '.join(SPLITS)}")
+            raise DataError(
+                f"{where}: split is {self.split!r}, expected one of {', '.join(SPLITS)}"
+            )
         if not 2 <= len(self.choices) <= len(OPTION_LETTERS):
             raise DataError(
                 f"{where}: {len(self.choices)} choices, expected 2 to {len(OPTION_LETTERS)}"
@@ -174,6 +176,5 @@ def split_names() -> list[str]:
 
 def _from_row(row: dict[str, Any]) -> Question:
     return Question(
-        **row
-        | {"choices": tuple(row["choices"]), "image_roles": tuple(row["image_roles"])}
+        **row | {"choices": tuple(row["choices"]), "image_roles": tuple(row["image_roles"])}
     )

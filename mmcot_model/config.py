@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-__all__ = ["RECIPES", "Recipe", "Stage", "TrainConfig", "recipe_of"]
+__all__ = ["RECIPES", "AnswerFrom", "Recipe", "Stage", "TrainConfig", "recipe_of"]
 
 Stage = Literal["rationale", "answer", "both"]
+AnswerFrom = Literal["model", "rationale"]
 _STAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "both": ("QCM-LE", "QCM-E"),
     "rationale": ("QCM-LE", "QCM-E"),
@@ -24,15 +25,17 @@ class Recipe:
     learning_rate: float
     warmup: float
     """Share of the steps in which the learning rate rises."""
+    answer_from: AnswerFrom
 
 
 RECIPES = {
     "tiny": Recipe(
-        rationale_epochs=24,
-        answer_epochs=12,
+        rationale_epochs=16,
+        answer_epochs=8,
         batch_size=32,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         warmup=0.05,
+        answer_from="rationale",
     ),
     # The paper's: section 5.2 and the reference's training script, base model.
     "default": Recipe(
@@ -41,6 +44,7 @@ RECIPES = {
         batch_size=8,
         learning_rate=8e-5,
         warmup=0.0,
+        answer_from="model",
     ),
 }
 
@@ -79,6 +83,9 @@ class TrainConfig:
     test_split: str = "test"
     rationale_epochs: float = RECIPES["default"].rationale_epochs
     answer_epochs: float = RECIPES["default"].answer_epochs
+    answer_from: AnswerFrom = RECIPES["default"].answer_from
+    """Weights that stage 2 starts from: ``model``, as in the paper, or the trained stage 1, which
+    saves a model without pretraining from learning to read twice. Used where both are trained."""
     max_steps: int | None = None
     """Optimizer steps of each stage, instead of the epochs."""
     batch_size: int = RECIPES["default"].batch_size

@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
-__all__ = ["FusionT5", "FusionT5Config"]
+__all__ = ["FusionEncoder", "FusionT5", "FusionT5Config"]
 
 
 class FusionT5Config(T5Config):

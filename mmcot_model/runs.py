@@ -1,29 +1,15 @@
-"""A run: texts and features in; two trained stages, rationales, predictions and scores out.
+"""A run: texts and features in; two trained stages, rationales, predictions and scores out."""
 
-The run folder, in the order in which its parts appear:
-
-    config.json            every setting
-    rationale/             stage 1: model, tokenizer, history.json, checkpoints/
-    rationales.parquet     what stage 1 wrote for the test split, keyed by question id
-    answer/                stage 2, the same
-    predictions.parquet    rationale, text and parsed answer of each question of the test split
-    scores.json            accuracy buckets and rationale scores
-    run.json               where everything came from; written last: the run is complete
-"""
-
-import importlib.metadata
-import json
 import logging
-import platform
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from mmcot_data.captions import read_captions
 from mmcot_data.errors import TrainingError
-from mmcot_data.files import file_sha256, write_json
+from mmcot_data.files import write_json
 from mmcot_data.inputs import ModelInput, model_inputs
-from mmcot_data.prompts import gold_rationale, parse_answer
+from mmcot_data.prompts import RATIONALE_FORMATS, gold_rationale, parse_answer
 from mmcot_data.questions import Question, read_questions, select_split
 from mmcot_data.rationales import Rationale, kept_rationales, read_rationales, write_rationales
 from mmcot_data.shards import FeatureSet, open_features
@@ -35,6 +21,7 @@ from mmcot_model.fusion import FusionT5
 from mmcot_model.generation import Generation, generate
 from mmcot_model.loading import PRESETS, load_model, new_model
 from mmcot_model.progress import progress_bar
+from mmcot_model.run_folder import claim_folder, finish_folder
 from mmcot_model.training import StageSettings, train_stage
 
 __all__ = ["train_run"]
@@ -59,47 +46,20 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> Scores | None:
         DataError: If questions, captions or rationales are absent or do not cover a split.
         ShardError: If the feature set cannot be read.
     """
-    _claim_folder(config, resume=resume)
     run = _Run(config)
+    claim_folder(config, resume=resume)
+    spec = None if run.features is None else run.features.spec
     rationales = None
     if config.stage in ("rationale", "both"):
         rationales = run.rationale_stage()
         if config.stage == "rationale":
-            run.finish()
+            finish_folder(config, spec)
             return None
     elif config.rationales is not None:
-        path = artifact_path(config.artifacts, "rationales", config.rationales)
-        rationales = kept_rationales(read_rationales(path, run.questions))
+        rationales = run.given_rationales()
     scores = run.answer_stage(rationales)
-    run.finish()
+    finish_folder(config, spec)
     return scores
-
-
-def _claim_folder(config: TrainConfig, *, resume: bool) -> None:
-    path = config.output / "config.json"
-    wanted = config.to_json()
-    if path.is_file():
-        if not resume:
-            raise TrainingError(
-                f"{config.output} holds a run already: --resume continues it, another --output "
-                "keeps it"
-            )
-        found = json.loads(path.read_text(encoding="utf-8"))
-        different = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-        if different:
-            listed = "; ".join(
-                f"{k}: was {found.get(k)!r}, now {wanted.get(k)!r}" for k in different
-            )
-            raise TrainingError(
-                f"{config.output} holds a run with other settings ({listed}): give the same "
-                "settings to continue it, or another --output"
-            )
-        return
-    if config.output.is_dir() and any(config.output.iterdir()):
-        raise TrainingError(
-            f"{config.output} is not empty and holds no run: choose another --output"
-        )
-    write_json(path, wanted)
 
 
 class _Run:
@@ -118,6 +78,30 @@ class _Run:
             path = artifact_path(config.artifacts, "captions", config.captions)
             self.captions = read_captions(path)
         self.answer_format = "QCMG-A" if config.stage == "both" else config.prompt_format
+        self.train_rationales: Mapping[str, str] | None = None
+        if config.stage == "both":
+            # Trained on the kind of rationale that stage 1 writes for the test split.
+            self.train_rationales = self._gold(config.prompt_format)
+
+    def given_rationales(self) -> dict[str, str]:
+        """The rationales of a producer; stage 2 trains on theirs, or on gold ones of their form."""
+        config = self.config
+        assert config.rationales is not None
+        path = artifact_path(config.artifacts, "rationales", config.rationales)
+        rows = read_rationales(path, self.questions)
+        rationales = kept_rationales(rows)
+        formats = sorted({row.prompt_format for row in rows})
+        if all(question.question_id in rationales for question in self.train):
+            self.train_rationales = rationales
+        elif len(formats) == 1 and formats[0] in RATIONALE_FORMATS:
+            self.train_rationales = self._gold(formats[0])
+        else:
+            raise TrainingError(
+                f"{path} has no rationale for some questions of {config.train_split}, and gold "
+                f"ones of the same form cannot stand in: its prompt formats are {formats}, "
+                f"expected one of {', '.join(RATIONALE_FORMATS)}"
+            )
+        return rationales
 
     def rationale_stage(self) -> dict[str, str]:
         """Train stage 1, write rationales.parquet for the test split, and return its texts."""
@@ -177,26 +161,6 @@ class _Run:
         write_json(config.output / "scores.json", scores.to_json())
         return scores
 
-    def finish(self) -> None:
-        """Write run.json, which makes the run complete."""
-        config = self.config
-        questions_file = config.artifacts / "questions.parquet"
-        write_json(
-            config.output / "run.json",
-            {
-                "artifacts": str(config.artifacts.resolve()),
-                "test_split": config.test_split,
-                "questions_sha256": file_sha256(questions_file),
-                "features": None if config.features is None else str(config.features.resolve()),
-                "feature_spec": None if self.features is None else self.features.spec.to_json(),
-                "versions": {
-                    name: importlib.metadata.version(name)
-                    for name in ("mmcot", "torch", "transformers", "tokenizers", "numpy")
-                },
-                "python": platform.python_version(),
-            },
-        )
-
     def _reference(self, question: Question) -> str | None:
         if self.config.stage != "both":
             return None
@@ -205,13 +169,10 @@ class _Run:
     def _train_inputs(self, stage: str) -> list[ModelInput]:
         if stage == "rationale":
             return model_inputs(self.train, self.config.prompt_format, self.captions)
-        rationales = None
-        if self.config.stage == "both":
-            # Trained on the kind of rationale that stage 1 writes for the test split.
-            rationales = {
-                q.question_id: gold_rationale(q, self.config.prompt_format) for q in self.train
-            }
-        return model_inputs(self.train, self.answer_format, self.captions, rationales)
+        return model_inputs(self.train, self.answer_format, self.captions, self.train_rationales)
+
+    def _gold(self, prompt_format: str) -> dict[str, str]:
+        return {q.question_id: gold_rationale(q, prompt_format) for q in self.train}
 
     def _trained_model(self, stage: str) -> tuple[FusionT5, PreTrainedTokenizerBase]:
         config = self.config
@@ -221,23 +182,7 @@ class _Run:
             logger.info("%s is trained already", folder)
             return load_model(str(folder), patch_dim=patch_dim)
         inputs = self._train_inputs(stage)
-        if config.model in PRESETS:
-            stages = ("rationale", "answer") if config.stage == "both" else (stage,)
-            texts = [
-                text
-                for each in stages
-                for pair in self._train_inputs(each)
-                for text in (pair.source, pair.target or "")
-            ]
-            model, tokenizer = new_model(
-                config.model,
-                texts,
-                vocab_size=config.vocab_size,
-                patch_dim=patch_dim or 1,
-                seed=config.seed,
-            )
-        else:
-            model, tokenizer = load_model(config.model, patch_dim=patch_dim, seed=config.seed)
+        model, tokenizer = self._new_model(stage, inputs, patch_dim)
         is_rationale = stage == "rationale"
         examples = tokenize(
             tokenizer,
@@ -258,6 +203,24 @@ class _Run:
         collate = Collator(tokenizer.pad_token_id, self.features)
         train_stage(model, tokenizer, examples, collate, folder, settings)
         return model, tokenizer
+
+    def _new_model(
+        self, stage: str, inputs: Sequence[ModelInput], patch_dim: int | None
+    ) -> tuple[FusionT5, PreTrainedTokenizerBase]:
+        config = self.config
+        if stage == "answer" and config.stage == "both" and config.answer_from == "rationale":
+            return load_model(str(config.output / "rationale"), patch_dim=patch_dim)
+        if config.model not in PRESETS:
+            return load_model(config.model, patch_dim=patch_dim, seed=config.seed)
+        if config.stage == "both":
+            inputs = [pair for each in ("rationale", "answer") for pair in self._train_inputs(each)]
+        return new_model(
+            config.model,
+            [text for pair in inputs for text in (pair.source, pair.target or "")],
+            vocab_size=config.vocab_size,
+            patch_dim=patch_dim or 1,
+            seed=config.seed,
+        )
 
     def _generate(
         self,

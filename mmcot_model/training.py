@@ -1,6 +1,7 @@
 """Train one stage: a thin layer over transformers' Trainer."""
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from mmcot_model.fusion import FusionT5
 from mmcot_model.progress import progress_columns
 
 __all__ = ["StageSettings", "train_stage"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +129,7 @@ class _SetEpoch(TrainerCallback):
 
 
 class _ProgressBar(TrainerCallback):
-    """Shows steps, the time left and the loss."""
+    """Shows steps, the time left and the loss; where there is no terminal, a line per log."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -154,7 +157,12 @@ class _ProgressBar(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if logs and "loss" in logs:
-            self.progress.update(self.task, note=f"loss {logs['loss']:.4f}")
+            note = f"loss {logs['loss']:.4f}"
+            self.progress.update(self.task, note=note)
+            if self.progress.disable:
+                logger.info(
+                    "%s: step %d/%d %s", self.title, state.global_step, state.max_steps, note
+                )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

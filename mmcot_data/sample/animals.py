@@ -2,7 +2,7 @@
 
 from numpy.random import Generator
 
-from mmcot_data.sample.skill import Exercise, Labels, TextSkill, Wording
+from mmcot_data.sample.skill import Exercise, Labels, TextSkill, Wording, conclude
 
 __all__ = ["ANIMALS"]
 
@@ -33,7 +33,9 @@ def _write(rng: Generator) -> Exercise:
         wording = Wording(question=f"Is {this} {claim}?", choices=("yes", "no"), task="yes or no")
     ending = "." if answer == 0 else f", not {claim}."
     return Exercise(
-        wording=wording, answer=answer, solution=f"{this.capitalize()} is {truth}{ending}"
+        wording=wording,
+        answer=answer,
+        solution=f"{this.capitalize()} is {truth}{ending} {conclude(wording.choices[answer])}",
     )
 
 

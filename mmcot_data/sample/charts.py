@@ -7,7 +7,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from mmcot_data.sample.drawing import COLOURS, INK, PAPER, Box, Canvas, mix
-from mmcot_data.sample.skill import ImageSkill, Labels, Wording
+from mmcot_data.sample.skill import ImageSkill, Labels, Wording, conclude
 
 __all__ = ["BARS", "CHARTS", "MAX_BAR", "Chart"]
 
@@ -63,7 +63,7 @@ def _explain(wording: Wording, answer: int, scene: Chart) -> str:
     many, few = scene.bars[more], scene.bars[less]
     return (
         f"The {more} bar shows {_students(many)}. The {less} bar shows {_students(few)}. "
-        f"{many} - {few} = {wording.choices[answer]}."
+        f"{many} - {few} = {many - few}. {conclude(wording.choices[answer])}"
     )
 
 

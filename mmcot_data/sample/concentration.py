@@ -7,7 +7,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from mmcot_data.sample.drawing import COLOURS, INK, PAPER, Box, Canvas, mix
-from mmcot_data.sample.skill import ImageSkill, Labels, Wording
+from mmcot_data.sample.skill import ImageSkill, Labels, Wording, conclude
 
 __all__ = ["CONCENTRATION", "Beakers"]
 
@@ -49,13 +49,11 @@ def _arrange(rng: Generator, asked: Sequence[tuple[Wording, int]]) -> Beakers:
 
 
 def _explain(wording: Wording, answer: int, scene: Beakers) -> str:
-    counts = (
+    conclusion = conclude("neither" if answer == 2 else wording.choices[answer])
+    return (
         f"Solution A has {_particles(scene.left)}. Solution B has {_particles(scene.right)}. "
-        "Both have the same volume, so "
+        f"Both have the same volume. {conclusion}"
     )
-    if answer == 2:
-        return counts + "their concentrations are the same."
-    return counts + f"{wording.choices[answer]} has a higher concentration."
 
 
 def _particles(count: int) -> str:

@@ -15,10 +15,10 @@ FLAGS = ("blue", "green", "red", "yellow")
 """In the order of the choices."""
 
 _SIZES = ((400, 300), (440, 300), (480, 320), (380, 300))
-_SEA = (206, 230, 245)
-_SHALLOW = (188, 219, 240)
-_BEACH = (250, 240, 214)
-_LANDS = ((217, 234, 190), (232, 226, 186), (224, 232, 206))
+_SEA = (238, 246, 251)
+_SHALLOW = (222, 237, 247)
+_BEACH = (238, 236, 228)
+_LANDS = ((246, 248, 242), (249, 247, 241), (247, 247, 245))
 _GRID = 4
 """Pixels of the final picture for one of the coast's."""
 
@@ -40,7 +40,7 @@ def draw_island(rng: Generator, scene: Island) -> Image.Image:
     width, height = size
     places = {flag: (width * (0.015 + 0.8 * x), height * y) for flag, (x, y) in scene.flags.items()}
     canvas = Canvas(size, _draw_land(rng, size, list(places.values()), land))
-    flag_size = height * 0.095
+    flag_size = height * 0.125
     for x, y in _free_spots(rng, size, list(places.values())):
         _draw_hill(canvas, (x, y), flag_size * 0.6, land)
     for flag, place in sorted(places.items(), key=lambda item: item[1][1]):

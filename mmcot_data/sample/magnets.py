@@ -7,7 +7,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from mmcot_data.sample.drawing import COLOURS, INK, PAPER, Canvas, mix
-from mmcot_data.sample.skill import ImageSkill, Labels, Wording
+from mmcot_data.sample.skill import ImageSkill, Labels, Wording, conclude
 
 __all__ = ["MAGNETS", "Magnets"]
 
@@ -43,7 +43,7 @@ def _explain(wording: Wording, answer: int, scene: Magnets) -> str:
     rule = "Opposite poles attract." if scene.left != scene.right else "Like poles repel."
     return (
         f"The {scene.left} pole of one magnet is next to the {scene.right} pole of the other "
-        f"magnet. {rule} These magnets {wording.choices[answer]} each other."
+        f"magnet. {rule} {conclude(wording.choices[answer])}"
     )
 
 

@@ -6,7 +6,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from mmcot_data.sample.island import FLAGS, Island, draw_flag, draw_island, draw_legend
-from mmcot_data.sample.skill import ImageSkill, Labels, Wording
+from mmcot_data.sample.skill import ImageSkill, Labels, Wording, conclude
 
 __all__ = ["DIRECTIONS", "MAPS"]
 
@@ -57,7 +57,7 @@ def _place(rng: Generator, side: str) -> tuple[float, float]:
 
 def _explain(wording: Wording, answer: int, scene: Island) -> str:
     places = [f"The {flag} flag is in the {scene.sides[flag]}." for flag in FLAGS]
-    return f"{' '.join(places)} The {FLAGS[answer]} flag is farthest {wording.asked[0]}."
+    return f"{' '.join(places)} {conclude(wording.choices[answer])}"
 
 
 def _draw_further(name: str) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from numpy.random import Generator
 
-from mmcot_data.sample.skill import Exercise, Labels, TextSkill, Wording
+from mmcot_data.sample.skill import Exercise, Labels, TextSkill, Wording, conclude
 
 __all__ = ["NOUNS"]
 
@@ -51,7 +51,8 @@ def _write(rng: Generator) -> Exercise:
     return Exercise(
         wording=Wording(question="Which word is a noun?", choices=choices),
         answer=answer,
-        solution=f"The word {noun} names something. The word {verb} tells what someone does.",
+        solution=f"The word {noun} names something. The word {verb} tells what someone does. "
+        f"{conclude(noun)}",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from numpy.random import Generator
 from PIL import Image
 
-__all__ = ["Exercise", "ImageSkill", "Labels", "TextSkill", "Wording"]
+__all__ = ["Exercise", "ImageSkill", "Labels", "TextSkill", "Wording", "conclude"]
 
 SceneT = TypeVar("SceneT")
 
@@ -82,3 +82,8 @@ class TextSkill:
     write: Callable[[Generator], Exercise]
     draw_further: Callable[[str], Image.Image] | None = None
     """Draws what ``Wording.further_files`` names."""
+
+
+def conclude(choice: str) -> str:
+    """The last sentence of every solution."""
+    return f"So the answer is {choice}."

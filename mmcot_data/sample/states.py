@@ -4,7 +4,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from mmcot_data.sample.drawing import INK, PAPER, Canvas, Colour, mix
-from mmcot_data.sample.skill import Exercise, Labels, TextSkill, Wording
+from mmcot_data.sample.skill import Exercise, Labels, TextSkill, Wording, conclude
 
 __all__ = ["STATES"]
 
@@ -45,8 +45,7 @@ def _write(rng: Generator) -> Exercise:
             further_files={f"choice_{place}.png": str(name) for place, name in enumerate(order)},
         ),
         answer=answer,
-        solution=f"{liquid.capitalize()} flows. {solid.capitalize()} keeps its shape. "
-        f"So {right} is a {asked}.",
+        solution=f"The {liquid} flows. The {solid} keeps its shape. {conclude(right)}",
     )
 
 

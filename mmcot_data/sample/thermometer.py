@@ -7,7 +7,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from mmcot_data.sample.drawing import Canvas, Colour, Point
-from mmcot_data.sample.skill import ImageSkill, Labels, Wording
+from mmcot_data.sample.skill import ImageSkill, Labels, Wording, conclude
 
 __all__ = ["TEMPERATURES", "THERMOMETER", "Thermometer"]
 
@@ -39,10 +39,7 @@ def _arrange(_rng: Generator, asked: Sequence[tuple[Wording, int]]) -> Thermomet
 
 
 def _explain(wording: Wording, answer: int, scene: Thermometer) -> str:
-    return (
-        f"The top of the liquid is at {scene.temperature}. "
-        f"The temperature is {wording.choices[answer]}."
-    )
+    return f"The top of the liquid is at {scene.temperature}. {conclude(wording.choices[answer])}"
 
 
 def _draw(rng: Generator, scene: Thermometer) -> Image.Image:

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.prompts import PROMPT_FORMATS
 from mmcot_data.questions import split_names
-from mmcot_model.config import RECIPES, TrainConfig, recipe_of
+from mmcot_model.config import RECIPES, AnswerFrom, TrainConfig, recipe_of
 
-__all__ = ["main"]
+__all__ = ["build_parser", "config_from", "main"]
 
 _EPILOG = """\
 examples:
@@ -98,6 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
     option("--batch-size", int, "questions a step and device")
     option("--learning-rate", float, "of AdamW at its peak; it falls to 0 linearly")
     option("--warmup", float, "share of the steps in which the learning rate rises")
+    how.add_argument(
+        "--answer-from",
+        choices=get_args(AnswerFrom),
+        help="what stage 2 starts from: the model, as in the paper, or the trained stage 1 "
+        f"({tiny.answer_from} / {default.answer_from})",
+    )
     fields = TrainConfig.__dataclass_fields__
     for flag, kind, text in (
         ("--max-steps", int, "steps of each stage instead of the epochs"),
@@ -170,9 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: TrainConfig, *, resume: bool) -> None:
+    import transformers
+
     from mmcot_model.evaluation import render_table
     from mmcot_model.runs import train_run
 
+    transformers.utils.logging.disable_progress_bar()
     scores = train_run(config, resume=resume)
     if scores is None:
         print(f"{config.output / 'rationales.parquet'}: rationales of {config.test_split}")

@@ -1,0 +1,1 @@
+"""Scripts that print tables, each figure beside a limit and a peer."""

@@ -1,0 +1,164 @@
+"""mmcot-train and mmcot-evaluate on a small drawn sample, end to end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from mmcot_data.cli import main as data_main
+from mmcot_data.questions import read_questions, select_split
+from mmcot_data.sample import draw_sample
+from mmcot_data.shards import open_features
+from mmcot_model.cli.evaluate import main as evaluate_main
+from mmcot_model.cli.train import main as train_main
+from mmcot_model.fusion import FusionT5
+
+QUICK = ["--max-steps", "4", "--batch-size", "8", "--max-rationale", "12", "--max-answer", "8"]
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sample")
+    draw_sample(folder / "data", num_questions=120, num_workers=1)
+    out = folder / "shards"
+    assert data_main(["extract", str(folder / "data"), "--encoder", "tiny", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(artifacts, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "both"
+    assert train(artifacts, folder) == 0
+    return folder
+
+
+def train(artifacts: Path, output: Path, *more: str) -> int:
+    features = ["--features", str(artifacts / "tiny")]
+    return train_main([*features, "--output", str(output), *QUICK, *more])
+
+
+def test_two_stages_leave_everything_by_question_id(artifacts, run):
+    test = select_split(read_questions(artifacts), "test")
+    predictions = pl.read_parquet(run / "predictions.parquet")
+    rationales = pl.read_parquet(run / "rationales.parquet")
+    ids = [question.question_id for question in test]
+    assert predictions["question_id"].to_list() == rationales["question_id"].to_list() == ids
+    assert predictions["rationale"].to_list() == rationales["rationale"].to_list()
+    gold = dict(zip(ids, predictions["reference_rationale"], strict=True))
+    assert all(gold[q.question_id] == f"Solution: {q.solution}" for q in test)
+    assert (run / "rationale" / "model.safetensors").is_file()
+    assert (run / "answer" / "model.safetensors").is_file()
+    described = json.loads((run / "run.json").read_text())
+    spec = json.loads((artifacts / "tiny" / "manifest.json").read_text())["spec"]
+    assert described["feature_spec"] == spec
+
+
+def test_evaluate_prints_what_the_run_scored(run, tmp_path, capsys):
+    assert evaluate_main([str(run), "--json", str(tmp_path / "scores.json")]) == 0
+    assert "AVG" in capsys.readouterr().out
+    written = json.loads((run / "scores.json").read_text())
+    assert json.loads((tmp_path / "scores.json").read_text()) == written
+    assert written["n"]["acc_average"] == len(pl.read_parquet(run / "predictions.parquet"))
+
+
+def test_a_run_folder_is_never_overwritten(artifacts, run, capsys):
+    assert train(artifacts, run) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert train(artifacts, run, "--resume", "--seed", "7") == 1
+    assert "seed: was 42, now 7" in capsys.readouterr().err
+
+
+def test_resume_of_a_finished_run_changes_nothing(artifacts, run):
+    before = {p: p.read_bytes() for p in run.glob("*.parquet")}
+    assert train(artifacts, run, "--resume") == 0
+    assert {p: p.read_bytes() for p in run.glob("*.parquet")} == before
+
+
+def test_text_only_and_one_stage(artifacts, tmp_path):
+    arguments = ["--artifacts", str(artifacts), "--stage", "answer", *QUICK]
+    assert train_main([*arguments, "--output", str(tmp_path / "text")]) == 0
+    assert not (tmp_path / "text" / "rationales.parquet").exists()
+    rows = pl.read_parquet(tmp_path / "text" / "predictions.parquet")
+    assert rows["rationale"].is_null().all()
+
+
+def test_rationale_stage_alone_and_answers_from_an_artifact(artifacts, tmp_path):
+    assert train(artifacts, tmp_path / "stage1", "--stage", "rationale") == 0
+    rationales = tmp_path / "stage1" / "rationales.parquet"
+    assert not (tmp_path / "stage1" / "answer").exists()
+    (artifacts / "rationales").mkdir(exist_ok=True)
+    (artifacts / "rationales" / "mine.parquet").write_bytes(rationales.read_bytes())
+    more = ["--stage", "answer", "--prompt-format", "QCMG-A", "--rationales", "mine"]
+    assert train(artifacts, tmp_path / "answer", *more) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "--features"),
+        (["--features", "x", "--prompt-format", "QCM-A"], "--stage both takes"),
+        (["--features", "x", "--stage", "answer", "--prompt-format", "QCMG-A"], "--rationales"),
+        (["--features", "x", "--batch-size", "0"], "batch_size"),
+    ],
+)
+def test_wrong_usage_is_explained(arguments, expected, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train_main(arguments)
+    assert expected in capsys.readouterr().err
+
+
+def test_absent_features_are_explained(artifacts, tmp_path, capsys):
+    arguments = ["--features", str(artifacts / "clip"), "--output", str(tmp_path / "r")]
+    assert train_main(arguments) == 1
+    assert "clip" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        train_main(["--help"])
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "QCM-E" in text
+
+
+def test_training_needs_no_image_library_and_no_prefect(artifacts, tmp_path):
+    """Blocks the imports and trains two steps of each stage in a fresh process."""
+    script = (
+        "import sys\n"
+        "for name in ('PIL', 'torchvision', 'prefect', 'timm'):\n"
+        "    sys.modules[name] = None\n"
+        "from mmcot_model.cli.train import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    features, output = str(artifacts / "tiny"), str(tmp_path / "run")
+    more = ["--max-steps", "2", "--max-rationale", "8", "--batch-size", "4"]
+    finished = subprocess.run(
+        [sys.executable, "-c", script, "--features", features, "--output", output, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+def test_features_reach_the_model(artifacts, tmp_path):
+    """Would catch features that are read and then ignored: other features, other weights."""
+    assert train(artifacts, tmp_path / "a", "--stage", "answer") == 0
+    model = FusionT5.from_pretrained(tmp_path / "a" / "answer").eval()
+    features = open_features(artifacts / "tiny")
+    first, second = features.question_ids[:2]
+    ids = torch.tensor([[5, 6, 7, 1]])
+
+    def logits(question_id):
+        features_BPD = torch.from_numpy(np.array(features[question_id])[None])
+        arguments = {"image_features": features_BPD, "decoder_input_ids": torch.tensor([[0]])}
+        return model(input_ids=ids, **arguments).logits
+
+    assert (logits(first) - logits(second)).abs().max() > 1e-3
