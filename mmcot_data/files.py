@@ -9,7 +9,14 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["file_sha256", "replace_file", "sync_folder", "write_json", "write_parquet"]
+__all__ = [
+    "file_sha256",
+    "replace_file",
+    "sync_folder",
+    "write_bytes",
+    "write_json",
+    "write_parquet",
+]
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -41,6 +48,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file's bytes, atomically."""
+    replace_file(path, lambda tmp: tmp.write_bytes(data))
 
 
 def write_json(path: Path, value: Any) -> None:

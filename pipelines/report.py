@@ -11,7 +11,7 @@ Writes into one folder:
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmcot_data.files import replace_file
+from mmcot_data.files import write_bytes
 from mmcot_data.questions import Question
 from mmcot_data.scienceqa import read_scienceqa
 from pipelines.report_figures import SHEET_SIZE, draw_contact_sheet, draw_curves
@@ -34,7 +34,6 @@ def write_report(folder: Path, runs: Sequence[ReportedRun], data: Path) -> Path:
     Returns:
         The page, ``index.html``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     shown = runs[-1]
     pictures = {
         image.question_id: image.path
@@ -45,12 +44,11 @@ def write_report(folder: Path, runs: Sequence[ReportedRun], data: Path) -> Path:
     curves = draw_curves(runs)
     sheet = draw_contact_sheet(shown, chosen[:SHEET_SIZE], pictures)
     tables = [accuracy_table(runs), skill_table(runs)]
-    for name, figure in (("curves.png", curves), ("contact-sheet.png", sheet)):
-        replace_file(folder / name, lambda tmp, png=figure: tmp.write_bytes(png))
+    write_bytes(folder / "curves.png", curves)
+    write_bytes(folder / "contact-sheet.png", sheet)
     markdown = "\n\n".join(_markdown(table) for table in tables) + "\n"
-    replace_file(folder / "table.md", lambda tmp: tmp.write_text(markdown, encoding="utf-8"))
-    page = make_page(tables, curves, shown, chosen, pictures)
-    replace_file(folder / "index.html", lambda tmp: tmp.write_text(page, encoding="utf-8"))
+    write_bytes(folder / "table.md", markdown.encode())
+    write_bytes(folder / "index.html", make_page(tables, curves, shown, chosen, pictures).encode())
     return folder / "index.html"
 
 

@@ -1,8 +1,10 @@
 """Rules that hold over the whole tree."""
 
 import ast
-import importlib
 import pkgutil
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -43,10 +45,7 @@ def test_all_is_sorted_and_complete(name):
 
 
 def test_the_packages_import_nothing_heavy():
-    """`import mmcot_data` is free; torch, polars and Prefect come with the modules that need them."""
-    import subprocess
-    import sys
-
+    """Would catch an import that makes `import mmcot_data` take seconds."""
     script = (
         "import sys, mmcot_data, mmcot_model\n"
         "heavy = {'torch', 'transformers', 'prefect', 'PIL', 'polars'} & set(sys.modules)\n"
@@ -62,7 +61,4 @@ def test_no_module_is_too_long():
 
 
 def test_versions_agree():
-    importlib.invalidate_caches()
-    from importlib.metadata import version
-
     assert version("mmcot") == mmcot_data.__version__
