@@ -25,6 +25,7 @@ class Recipe:
     learning_rate: float
     warmup: float
     """Share of the steps in which the learning rate rises."""
+    length_window: int
     answer_from: AnswerFrom
 
 
@@ -35,6 +36,7 @@ RECIPES = {
         batch_size=32,
         learning_rate=2e-3,
         warmup=0.05,
+        length_window=1,
         answer_from="rationale",
     ),
     # The paper's: section 5.2 and the reference's training script, base model.
@@ -44,6 +46,7 @@ RECIPES = {
         batch_size=8,
         learning_rate=8e-5,
         warmup=0.0,
+        length_window=50,
         answer_from="model",
     ),
 }
@@ -83,6 +86,9 @@ class TrainConfig:
     test_split: str = "test"
     rationale_epochs: float = RECIPES["default"].rationale_epochs
     answer_epochs: float = RECIPES["default"].answer_epochs
+    length_window: int = RECIPES["default"].length_window
+    """Batches that are sorted by length together, to save padding. 1 sorts nothing: where lengths
+    give the kind of question away, batches of one kind slow a small model down."""
     answer_from: AnswerFrom = RECIPES["default"].answer_from
     """Weights that stage 2 starts from: ``model``, as in the paper, or the trained stage 1, which
     saves a model without pretraining from learning to read twice. Used where both are trained."""
@@ -120,7 +126,14 @@ class TrainConfig:
                 "--prompt-format QCMG-A needs --rationales PRODUCER for the questions that are "
                 "tested; `--stage both` writes them itself"
             )
-        for name in ("batch_size", "eval_batch_size", "max_source", "max_rationale", "max_answer"):
+        for name in (
+            "batch_size",
+            "eval_batch_size",
+            "length_window",
+            "max_source",
+            "max_rationale",
+            "max_answer",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.max_steps is not None and self.max_steps < 1:

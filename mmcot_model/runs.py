@@ -198,6 +198,7 @@ class _Run:
             learning_rate=config.learning_rate,
             warmup=config.warmup,
             weight_decay=config.weight_decay,
+            length_window=config.length_window,
             seed=config.seed,
         )
         collate = Collator(tokenizer.pad_token_id, self.features)

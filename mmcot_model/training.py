@@ -41,6 +41,7 @@ class StageSettings:
     learning_rate: float
     warmup: float
     weight_decay: float
+    length_window: int
     seed: int
 
 
@@ -70,6 +71,7 @@ def train_stage(
     steps_per_epoch = -(-len(examples) // settings.batch_size)
     total_steps = settings.max_steps or round(settings.epochs * steps_per_epoch)
     trainer = _FusionTrainer(
+        length_window=settings.length_window,
         model=model,
         args=TrainingArguments(
             output_dir=str(checkpoints),
@@ -105,12 +107,17 @@ def train_stage(
 class _FusionTrainer(Trainer):
     """Trainer whose batches hold texts of like lengths."""
 
+    def __init__(self, *, length_window: int, **kwargs: Any) -> None:
+        self.length_window = length_window
+        super().__init__(**kwargs)
+
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         sampler = LengthSampler(
             [len(example.input_ids) + len(example.labels) for example in dataset.examples],
             self.args.train_batch_size * self.args.world_size,
             seed=self.args.seed,
+            window=self.length_window,
         )
         self.add_callback(_SetEpoch(sampler))
         return sampler

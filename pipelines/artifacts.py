@@ -142,6 +142,8 @@ def publish_samples(folder: Path, data: Path) -> None:
         data: The data set that it was made from.
     """
     index = _read_index(folder).filter(pl.col("status") == "ok")
+    if index.is_empty():
+        return
     chosen = index.gather_every(max(1, len(index) // _NUM_SAMPLES)).head(_NUM_SAMPLES)
     sheet = contact_sheet(
         [
@@ -159,14 +161,14 @@ def publish_samples(folder: Path, data: Path) -> None:
 def publish_summary(plan: ExtractionPlan, summary: ExtractionSummary) -> None:
     """What the feature set holds, what made it, and what can be done with it."""
     spec, folder = plan.spec, plan.folder
-    weights = f"drawn with seed {spec.random_weights}" if spec.random_weights is not None else ""
+    seed = None if spec.random_weights is None else f"random weights of seed {spec.random_weights}"
     rows = {
         "pictures": f"{summary.num_images}, {summary.num_failed} of them without features",
         "features": f"{summary.num_distinct} rows of {spec.row_shape} {spec.dtype}",
         "shards": f"{summary.num_shards} ({plan.key.format}), {summary.nbytes / 1e6:.1f} MB",
         "this run": _speed(summary),
         "data": f"`{plan.config.data}`, {spec.data_licence}",
-        "model": f"{spec.model_id} {spec.revision or ''} {weights}",
+        "model": ", ".join(filter(None, (spec.model_id, spec.revision, seed))),
         "layer": spec.layer,
         "precision": spec.precision,
     }

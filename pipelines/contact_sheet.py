@@ -17,7 +17,7 @@ def contact_sheet(pictures: Sequence[tuple[str, Path]], *, columns: int = 4) -> 
     """Draw pictures in rows, each fitted into a square of 160 pixels.
 
     Args:
-        pictures: Label and file of each.
+        pictures: Label and file of each, at least one.
         columns: Pictures in a row.
 
     Returns:
@@ -26,7 +26,7 @@ def contact_sheet(pictures: Sequence[tuple[str, Path]], *, columns: int = 4) -> 
     Raises:
         ImageError: If a picture can't be read.
     """
-    columns = max(1, min(columns, len(pictures)))
+    columns = min(columns, len(pictures))
     num_rows = -(-len(pictures) // columns)
     width, height = _SIDE + _MARGIN, _SIDE + _LABEL + _MARGIN
     sheet = Image.new("RGB", (columns * width + _MARGIN, num_rows * height + _MARGIN), "white")

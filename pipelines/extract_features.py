@@ -242,6 +242,9 @@ def _check_outcomes(work: _Work, outcomes: list[Any]) -> None:
 
 
 def _fail(error: Exception) -> State[Any]:
+    """End the run by an error that explains itself; a flow that is called raises it.
+
+    Its traceback is in the log of the task already; without it the explanation stands last.
+    """
     get_run_logger().error("%s", error)
-    # Without its traceback, which the task has logged: the message then stands last.
     return Failed(message=str(error), data=error.with_traceback(None))

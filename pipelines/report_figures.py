@@ -48,10 +48,10 @@ def draw_contact_sheet(
 ) -> bytes:
     """Pictures with their questions, and the rationales and answers of a run."""
     columns, rows = _COLUMNS, _ROWS
-    figure = Figure(figsize=(4 * columns, 4.4 * rows))
+    figure = Figure(figsize=(4 * columns, 3.8 * rows))
     for place, question in enumerate(questions):
         left, bottom = place % columns / columns, 1 - (place // columns + 1) / rows
-        picture = figure.add_axes((left + 0.015, bottom + 0.17, 1 / columns - 0.03, 0.14))
+        picture = figure.add_axes((left + 0.015, bottom + 0.165, 1 / columns - 0.03, 0.15))
         picture.axis("off")
         if question.question_id in pictures:
             path = pictures[question.question_id]
@@ -62,7 +62,7 @@ def draw_contact_sheet(
         text.axis("off")
         right = is_right(run, question)
         color = "#1b7f3b" if right else "#b3261e"
-        text.text(0, 1, _wrap(question.question, 46), va="top", fontsize=9.5, weight="bold")
+        text.text(0, 1, _wrap(question.question, 40), va="top", fontsize=9.5, weight="bold")
         text.text(0, 0.76, _wrap(options(question), 56), va="top", fontsize=8, color="#444444")
         text.text(0, 0.52, _wrap(rationale(run, question), 58), va="top", fontsize=8)
         verdict = f"answers {answered(run, question)}: " + (

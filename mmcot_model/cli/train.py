@@ -99,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--batch-size", int, "questions a step and device")
     option("--learning-rate", float, "of AdamW at its peak; it falls to 0 linearly")
     option("--warmup", float, "share of the steps in which the learning rate rises")
+    option("--length-window", int, "batches that are sorted by length together; 1: none")
     how.add_argument(
         "--answer-from",
         choices=get_args(AnswerFrom),

@@ -18,6 +18,7 @@ SETTINGS = StageSettings(
     learning_rate=5e-3,
     warmup=0.1,
     weight_decay=0.01,
+    length_window=50,
     seed=5,
 )
 

@@ -24,7 +24,6 @@ from mmcot_data.scienceqa import read_scienceqa
 from mmcot_data.shards import open_features
 from pipelines import extract_features as flow_module
 from pipelines.artifacts import artifact_key, shard_progress
-from pipelines.contact_sheet import contact_sheet
 from pipelines.extract_features import extract_features
 
 # Prefect's synchronous client does not close its connections.
@@ -282,7 +281,3 @@ def test_bar_moves_at_intervals_and_at_the_end(monkeypatch):
         report(done, 50)
     assert [percent for _, percent, _ in updates] == [60, 70, 75]
     assert "150 of 200 pictures; shard at 10.0 images/s" in updates[-1][2]
-
-
-def test_sheet_of_no_pictures_is_a_picture():
-    assert Image.open(io.BytesIO(contact_sheet([]))).size == (176, 8)
