@@ -30,7 +30,7 @@ def _write(rng: Generator) -> Wording:
         further = {"image_2.png": _LEGEND}
     return Wording(
         question=f"Which flag is farthest {direction}?",
-        choices=tuple(f"the {flag} flag" for flag in FLAGS),
+        choices=FLAGS,
         caption=str(rng.choice(["a map of an island with four flags", "an island with flags"])),
         asked=(direction,),
         further_files=further,

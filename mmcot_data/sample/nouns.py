@@ -1,4 +1,4 @@
-"""Which word is a noun? No picture."""
+"""Is a word a noun or a verb? No picture."""
 
 from numpy.random import Generator
 
@@ -8,51 +8,99 @@ __all__ = ["NOUNS"]
 
 _NOUNS = (
     "apple",
+    "bottle",
+    "bridge",
     "chair",
+    "child",
     "city",
+    "coat",
+    "cousin",
+    "desert",
     "doctor",
+    "farmer",
+    "flower",
     "garden",
+    "guitar",
     "house",
+    "island",
     "kitchen",
+    "lamp",
     "letter",
+    "market",
     "music",
+    "museum",
+    "ocean",
+    "pencil",
+    "picture",
+    "planet",
     "rabbit",
     "river",
     "school",
+    "shoe",
+    "spoon",
+    "station",
     "table",
     "teacher",
+    "tiger",
     "tree",
+    "uncle",
+    "village",
     "window",
+    "zebra",
 )
 _VERBS = (
+    "accept",
+    "admire",
+    "allow",
     "become",
     "begin",
+    "behave",
+    "believe",
     "bring",
     "build",
     "carry",
     "choose",
+    "climb",
+    "create",
+    "decide",
+    "deliver",
+    "destroy",
+    "discover",
     "eat",
+    "enjoy",
+    "explain",
     "forget",
+    "grow",
     "hear",
+    "invite",
     "jump",
     "learn",
+    "listen",
+    "obey",
+    "prepare",
+    "pretend",
+    "protect",
     "read",
+    "receive",
+    "remember",
     "sing",
     "speak",
+    "suggest",
     "think",
+    "wander",
     "write",
 )
 
 
 def _write(rng: Generator) -> Exercise:
-    noun, verb = str(rng.choice(_NOUNS)), str(rng.choice(_VERBS))
     answer = int(rng.integers(2))
-    choices = (noun, verb) if answer == 0 else (verb, noun)
+    word = str(rng.choice((_NOUNS, _VERBS)[answer]))
+    wording = Wording(question=f"Is the word {word} a noun or a verb?", choices=("noun", "verb"))
+    meaning = ("names something", "tells what someone does")[answer]
     return Exercise(
-        wording=Wording(question="Which word is a noun?", choices=choices),
+        wording=wording,
         answer=answer,
-        solution=f"The word {noun} names something. The word {verb} tells what someone does. "
-        f"{conclude(noun)}",
+        solution=f"The word {word} {meaning}. {conclude(wording.choices[answer])}",
     )
 
 
@@ -61,9 +109,9 @@ NOUNS = TextSkill(
         subject="language science",
         topic="grammar",
         category="Nouns and verbs",
-        skill="Find the noun",
+        skill="Tell nouns from verbs",
         grades=(1, 9),
-        lecture="A noun names a person, a place, or a thing.",
+        lecture="A noun names a person or a thing. A verb tells an action.",
     ),
     write=_write,
 )

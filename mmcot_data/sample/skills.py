@@ -25,13 +25,13 @@ TEXT_SKILLS: dict[str, TextSkill] = {"nouns": NOUNS, "states": STATES, "animals"
 SKILLS: dict[str, ImageSkill[Any] | TextSkill] = {**IMAGE_SKILLS, **TEXT_SKILLS}
 
 SHARES: dict[str, float] = {
-    "magnets": 0.07,
-    "maps": 0.19,
-    "concentration": 0.19,
-    "charts": 0.19,
-    "thermometer": 0.06,
-    "nouns": 0.11,
-    "states": 0.11,
+    "magnets": 0.08,
+    "maps": 0.2,
+    "concentration": 0.2,
+    "charts": 0.2,
+    "thermometer": 0.08,
+    "nouns": 0.08,
+    "states": 0.08,
     "animals": 0.08,
 }
 """Share of all questions; more for what takes more examples to learn."""

@@ -1,4 +1,4 @@
-"""Which of these is a liquid? Choice pictures only (transparent RGBA icons)."""
+"""Is milk a solid or a liquid? Choice pictures only (transparent RGBA icons)."""
 
 from numpy.random import Generator
 from PIL import Image
@@ -32,20 +32,20 @@ _SIZE = (128, 128)
 
 
 def _write(rng: Generator) -> Exercise:
-    liquid, solid = str(rng.choice(list(_LIQUIDS))), str(rng.choice(list(_SOLIDS)))
-    asked = str(rng.choice(["liquid", "solid"]))
+    pair = (str(rng.choice(list(_SOLIDS))), str(rng.choice(list(_LIQUIDS))))
     answer = int(rng.integers(2))
-    right, wrong = (liquid, solid) if asked == "liquid" else (solid, liquid)
-    order = rng.permutation([liquid, solid])
+    order = rng.permutation(pair)
+    wording = Wording(
+        question=f"Is {pair[answer]} a solid or a liquid?",
+        choices=("solid", "liquid"),
+        hint="A solid keeps its shape. A liquid flows.",
+        further_files={f"choice_{place}.png": str(name) for place, name in enumerate(order)},
+    )
+    behaviour = ("keeps its shape", "flows")[answer]
     return Exercise(
-        wording=Wording(
-            question=f"Which of these is a {asked}?",
-            choices=(right, wrong) if answer == 0 else (wrong, right),
-            hint="A solid keeps its shape. A liquid flows.",
-            further_files={f"choice_{place}.png": str(name) for place, name in enumerate(order)},
-        ),
+        wording=wording,
         answer=answer,
-        solution=f"The {liquid} flows. The {solid} keeps its shape. {conclude(right)}",
+        solution=f"The {pair[answer]} {behaviour}. {conclude(wording.choices[answer])}",
     )
 
 
