@@ -1,13 +1,12 @@
 """What a training run is asked to do."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-__all__ = ["RECIPES", "AnswerFrom", "Recipe", "Stage", "TrainConfig", "recipe_of"]
+__all__ = ["RECIPES", "Recipe", "Stage", "TrainConfig", "recipe_of"]
 
 Stage = Literal["rationale", "answer", "both"]
-AnswerFrom = Literal["model", "rationale"]
 _STAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "both": ("QCM-LE", "QCM-E"),
     "rationale": ("QCM-LE", "QCM-E"),
@@ -26,18 +25,16 @@ class Recipe:
     warmup: float
     """Share of the steps in which the learning rate rises."""
     length_window: int
-    answer_from: AnswerFrom
 
 
 RECIPES = {
     "tiny": Recipe(
-        rationale_epochs=16,
+        rationale_epochs=14,
         answer_epochs=8,
         batch_size=32,
         learning_rate=2e-3,
         warmup=0.05,
         length_window=1,
-        answer_from="rationale",
     ),
     # The paper's: section 5.2 and the reference's training script, base model.
     "default": Recipe(
@@ -47,7 +44,6 @@ RECIPES = {
         learning_rate=8e-5,
         warmup=0.0,
         length_window=50,
-        answer_from="model",
     ),
 }
 
@@ -89,9 +85,6 @@ class TrainConfig:
     length_window: int = RECIPES["default"].length_window
     """Batches that are sorted by length together, to save padding. 1 sorts nothing: where lengths
     give the kind of question away, batches of one kind slow a small model down."""
-    answer_from: AnswerFrom = RECIPES["default"].answer_from
-    """Weights that stage 2 starts from: ``model``, as in the paper, or the trained stage 1, which
-    saves a model without pretraining from learning to read twice. Used where both are trained."""
     max_steps: int | None = None
     """Optimizer steps of each stage, instead of the epochs."""
     batch_size: int = RECIPES["default"].batch_size
@@ -142,10 +135,6 @@ class TrainConfig:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps below 1, got {self.warmup}")
-
-    def with_recipe(self, recipe: Recipe) -> Self:
-        """This run with the hyperparameters of a recipe."""
-        return replace(self, **asdict(recipe))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; paths are absolute."""

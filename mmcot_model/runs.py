@@ -182,7 +182,7 @@ class _Run:
             logger.info("%s is trained already", folder)
             return load_model(str(folder), patch_dim=patch_dim)
         inputs = self._train_inputs(stage)
-        model, tokenizer = self._new_model(stage, inputs, patch_dim)
+        model, tokenizer = self._new_model(inputs, patch_dim)
         is_rationale = stage == "rationale"
         examples = tokenize(
             tokenizer,
@@ -206,11 +206,9 @@ class _Run:
         return model, tokenizer
 
     def _new_model(
-        self, stage: str, inputs: Sequence[ModelInput], patch_dim: int | None
+        self, inputs: Sequence[ModelInput], patch_dim: int | None
     ) -> tuple[FusionT5, PreTrainedTokenizerBase]:
         config = self.config
-        if stage == "answer" and config.stage == "both" and config.answer_from == "rationale":
-            return load_model(str(config.output / "rationale"), patch_dim=patch_dim)
         if config.model not in PRESETS:
             return load_model(config.model, patch_dim=patch_dim, seed=config.seed)
         if config.stage == "both":

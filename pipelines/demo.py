@@ -28,6 +28,7 @@ from rich.table import Table
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.sample import draw_sample
+from mmcot_model.config import RECIPES
 from pipelines.local_prefect import local_prefect
 from pipelines.report import write_report
 from pipelines.reported_runs import accuracy_table, read_run, skill_table
@@ -47,14 +48,15 @@ class _Run:
 def _runs(artifacts: Path) -> list[_Run]:
     """The comparison: the text alone against fusion, one stage against two.
 
-    Longest first, so that two processes end at about the same time.
+    One stage gets as many passes over the data as stage 1 of two. Longest first, so that two
+    processes end at about the same time.
     """
     text, fusion = ("--artifacts", str(artifacts)), ("--features", str(artifacts / "tiny"))
-    two: tuple[str, ...] = ()
-    one = ("--stage", "answer", "--prompt-format", "QCM-A")
+    passes = str(RECIPES["tiny"].rationale_epochs)
+    one = ("--stage", "answer", "--prompt-format", "QCM-A", "--answer-epochs", passes)
     return [
-        _Run(title="fusion, two stages", name="fusion-two-stages", arguments=fusion + two),
-        _Run(title="text only, two stages", name="text-two-stages", arguments=text + two),
+        _Run(title="fusion, two stages", name="fusion-two-stages", arguments=fusion),
+        _Run(title="text only, two stages", name="text-two-stages", arguments=text),
         _Run(title="fusion, one stage", name="fusion-one-stage", arguments=fusion + one),
         _Run(title="text only, one stage", name="text-one-stage", arguments=text + one),
     ]

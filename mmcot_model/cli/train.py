@@ -6,12 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.prompts import PROMPT_FORMATS
 from mmcot_data.questions import split_names
-from mmcot_model.config import RECIPES, AnswerFrom, TrainConfig, recipe_of
+from mmcot_model.config import RECIPES, TrainConfig, recipe_of
 
 __all__ = ["build_parser", "config_from", "main"]
 
@@ -100,12 +99,6 @@ def build_parser() -> argparse.ArgumentParser:
     option("--learning-rate", float, "of AdamW at its peak; it falls to 0 linearly")
     option("--warmup", float, "share of the steps in which the learning rate rises")
     option("--length-window", int, "batches that are sorted by length together; 1: none")
-    how.add_argument(
-        "--answer-from",
-        choices=get_args(AnswerFrom),
-        help="what stage 2 starts from: the model, as in the paper, or the trained stage 1 "
-        f"({tiny.answer_from} / {default.answer_from})",
-    )
     fields = TrainConfig.__dataclass_fields__
     for flag, kind, text in (
         ("--max-steps", int, "steps of each stage instead of the epochs"),
