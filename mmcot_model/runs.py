@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from mmcot_data.captions import read_captions
@@ -14,7 +16,7 @@ from mmcot_data.questions import Question, read_questions, select_split
 from mmcot_data.rationales import Rationale, kept_rationales, read_rationales, write_rationales
 from mmcot_data.shards import FeatureSet, open_features
 from mmcot_data.text_artifacts import artifact_path
-from mmcot_model.batches import Collator, tokenize
+from mmcot_model.batches import Collator, Example, tokenize
 from mmcot_model.config import TrainConfig
 from mmcot_model.evaluation import Prediction, Scores, evaluate, write_predictions
 from mmcot_model.fusion import FusionT5
@@ -72,7 +74,7 @@ class _Run:
             q for q in select_split(self.questions, config.train_split) if q.answer is not None
         ]
         self.test = select_split(self.questions, config.test_split)
-        self.features = _open_features(config)
+        self.features = self._open_features()
         self.captions: Mapping[str, str] | None = None
         if config.captions is not None:
             path = artifact_path(config.artifacts, "captions", config.captions)
@@ -111,7 +113,7 @@ class _Run:
             model,
             tokenizer,
             model_inputs(self.test, config.prompt_format, self.captions),
-            config.max_rationale,
+            self._max_target("rationale"),
             "writing rationales",
         )
         rationales = [
@@ -135,14 +137,11 @@ class _Run:
         """Train the stage that answers, and write predictions.parquet and scores.json."""
         config = self.config
         model, tokenizer = self._trained_model("answer")
-        max_tokens = config.max_answer
-        if self.answer_format in ("QCM-LEA", "QCM-ALE"):
-            max_tokens += config.max_rationale
         generations = self._generate(
             model,
             tokenizer,
             model_inputs(self.test, self.answer_format, self.captions, rationales),
-            max_tokens,
+            self._max_target("answer"),
             "answering",
         )
         predictions = [
@@ -160,6 +159,31 @@ class _Run:
         scores = evaluate(self.test, predictions)
         write_json(config.output / "scores.json", scores.to_json())
         return scores
+
+    def _open_features(self) -> FeatureSet | None:
+        config = self.config
+        if config.features is None:
+            return None
+        features = open_features(config.features, roles=config.image_roles)
+        covered = {
+            name: sum(question.question_id in features for question in questions)
+            for name, questions in (("train", self.train), ("test", self.test))
+        }
+        if not any(covered.values()):
+            raise TrainingError(
+                f"{config.features} has features for none of the {len(self.train)} training and "
+                f"{len(self.test)} test questions in {config.artifacts} (roles "
+                f"{', '.join(config.image_roles)}): expected features of the same data set"
+            )
+        logger.info(
+            "%s: features for %d of %d training and %d of %d test questions",
+            config.features,
+            covered["train"],
+            len(self.train),
+            covered["test"],
+            len(self.test),
+        )
+        return features
 
     def _reference(self, question: Question) -> str | None:
         if self.config.stage != "both":
@@ -180,16 +204,13 @@ class _Run:
         patch_dim = None if self.features is None else self.features.spec.feature_dim
         if (folder / "config.json").is_file():
             logger.info("%s is trained already", folder)
-            return load_model(str(folder), patch_dim=patch_dim)
+            trained: Any
+            trained, tokenizer = load_model(str(folder), patch_dim=patch_dim)
+            return trained.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
         inputs = self._train_inputs(stage)
         model, tokenizer = self._new_model(inputs, patch_dim)
         is_rationale = stage == "rationale"
-        examples = tokenize(
-            tokenizer,
-            inputs,
-            max_source=config.max_source,
-            max_target=config.max_rationale if is_rationale else config.max_answer,
-        )
+        examples = self._tokenize(tokenizer, inputs, self._max_target(stage))
         settings = StageSettings(
             name=f"training the {stage} stage",
             epochs=config.rationale_epochs if is_rationale else config.answer_epochs,
@@ -221,6 +242,32 @@ class _Run:
             seed=config.seed,
         )
 
+    def _max_target(self, stage: str) -> int:
+        if stage == "rationale":
+            return self.config.max_rationale
+        if self.answer_format in ("QCM-LEA", "QCM-ALE"):
+            return self.config.max_rationale + self.config.max_answer
+        return self.config.max_answer
+
+    def _tokenize(
+        self, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[ModelInput], max_target: int
+    ) -> list[Example]:
+        max_source = self.config.max_source
+        examples = tokenize(tokenizer, inputs, max_source=max_source, max_target=max_target)
+        for name, lengths, limit in (
+            ("sources", [len(example.input_ids) for example in examples], max_source),
+            ("targets", [len(example.labels) for example in examples], max_target),
+        ):
+            if full := sum(length == limit for length in lengths):
+                logger.warning(
+                    "%d of %d %s reach the limit of %d tokens; longer ones were cut off at the end",
+                    full,
+                    len(examples),
+                    name,
+                    limit,
+                )
+        return examples
+
     def _generate(
         self,
         model: FusionT5,
@@ -229,9 +276,7 @@ class _Run:
         max_tokens: int,
         title: str,
     ) -> list[Generation]:
-        examples = tokenize(
-            tokenizer, inputs, max_source=self.config.max_source, max_target=max_tokens
-        )
+        examples = self._tokenize(tokenizer, inputs, max_tokens)
         with progress_bar(title, len(examples)) as advance:
             return generate(
                 model,
@@ -242,9 +287,3 @@ class _Run:
                 batch_size=self.config.eval_batch_size,
                 on_progress=advance,
             )
-
-
-def _open_features(config: TrainConfig) -> FeatureSet | None:
-    if config.features is None:
-        return None
-    return open_features(config.features, roles=config.image_roles)

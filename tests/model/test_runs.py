@@ -162,3 +162,31 @@ def test_features_reach_the_model(artifacts, tmp_path):
         return model(input_ids=ids, **arguments).logits
 
     assert (logits(first) - logits(second)).abs().max() > 1e-3
+
+
+def test_features_of_another_data_set_are_refused(artifacts, tmp_path, capsys):
+    """Would catch a run that trains on the text alone because no id matches."""
+    other = tmp_path / "other"
+    other.mkdir()
+    table = pl.read_parquet(artifacts / "questions.parquet")
+    renamed = table.with_columns(question_id=pl.lit("other-") + pl.col("question_id"))
+    renamed.write_parquet(other / "questions.parquet")
+    arguments = ["--artifacts", str(other)]
+    assert train(artifacts, tmp_path / "run", *arguments) == 1
+    assert "features for none of" in capsys.readouterr().err
+
+
+def test_what_is_cut_off_is_said(artifacts, tmp_path, caplog):
+    arguments = ["--stage", "rationale", "--max-source", "9"]
+    assert train(artifacts, tmp_path / "run", *arguments) == 0
+    assert "sources reach the limit of 9 tokens" in caplog.text
+
+
+@pytest.mark.parametrize("prompt_format", ["QCM-LEA", "QCM-ALE"])
+def test_one_stage_with_rationale_trains_on_whole_targets(
+    artifacts, tmp_path, prompt_format, caplog
+):
+    """Would catch targets that are cut to the length of an answer, and lose it."""
+    more = ["--stage", "answer", "--prompt-format", prompt_format, "--max-rationale", "120"]
+    assert train(artifacts, tmp_path / "run", *more) == 0
+    assert "targets reach the limit" not in caplog.text
