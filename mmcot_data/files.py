@@ -12,6 +12,7 @@ import polars as pl
 __all__ = [
     "file_sha256",
     "replace_file",
+    "sync_files",
     "sync_folder",
     "write_bytes",
     "write_json",
@@ -48,6 +49,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_files(folder: Path) -> None:
+    """Flush a folder's files and entries to the disk; not those of folders in it."""
+    for path in folder.iterdir():
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

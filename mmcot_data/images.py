@@ -78,6 +78,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Raises:
         ImageError: As ``read_image_bytes`` and ``decode_rgb``.
+        OSError: If reading fails.
     """
     data = read_image_bytes(path)
     image = decode_rgb(data, str(path), max_pixels)
@@ -88,14 +89,22 @@ def read_image_bytes(path: Path) -> bytes:
     """The bytes of a picture's file.
 
     Raises:
-        ImageError: ``missing``, ``empty``, or ``unreadable`` if the system refuses to read it.
+        ImageError: ``missing``, ``empty``, or ``unreadable`` if it is no file that this user may
+            read.
+        OSError: If reading fails, for example by an error of the disk: that says nothing about the
+            picture, and another try may succeed.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError("missing", f"{path} does not exist") from error
-    except OSError as error:
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise ImageError("unreadable", f"{path}: {error.strerror}") from error
+    except OSError as error:
+        error.filename = str(
+            path
+        )  # the system names it where opening fails, not where reading does
+        raise
     if not data:
         raise ImageError("empty", f"{path} has no bytes")
     return data

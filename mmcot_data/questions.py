@@ -9,6 +9,7 @@ import polars as pl
 
 from mmcot_data.errors import DataError
 from mmcot_data.files import write_parquet
+from mmcot_data.text_artifacts import read_artifact
 
 __all__ = [
     "MINI_SPLITS",
@@ -25,6 +26,7 @@ OPTION_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SPLITS = ("train", "val", "test")
 MINI_SPLITS = {"minitrain": "train", "minival": "val", "minitest": "test"}
 
+_NULLABLE = ("mini_position", "answer")
 _SCHEMA = pl.Schema(
     {
         "dataset": pl.String(),
@@ -126,17 +128,22 @@ def read_questions(path: Path) -> list[Question]:
         path: The file, or the artifact root that holds it.
 
     Raises:
-        DataError: If the file is absent or has other columns.
+        DataError: If the file is absent or not parquet, its columns are others, a value is
+            missing, or two rows have the same question id.
     """
-    if path.is_dir():
+    if path.is_dir() or path.suffix != ".parquet":
         path = path / "questions.parquet"
     if not path.is_file():
         raise DataError(
             f"{path} does not exist; make it with `mmcot-data questions DATA --out {path.parent}`"
         )
-    table = pl.read_parquet(path)
-    if missing := [name for name in _SCHEMA if name not in table.columns]:
-        raise DataError(f"{path}: expected the columns of questions.parquet, lacks {missing}")
+    try:
+        table = read_artifact(path, _SCHEMA, ["question_id"], _NULLABLE)
+    except DataError as error:
+        raise DataError(
+            f"{error}; delete it and make it anew with `mmcot-data questions DATA --out "
+            f"{path.parent}`"
+        ) from error
     names = [field.name for field in fields(Question)]
     return [_from_row(row) for row in table.select(names).iter_rows(named=True)]
 

@@ -143,8 +143,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(
             f"{path} does not exist; expected a data set in ScienceQA's layout (problems.json, "
-            "pid_splits.json, images/); `mmcot-data sample OUT` draws one and "
-            "`mmcot-data download scienceqa OUT` fetches the original"
+            "pid_splits.json, images/): fetch ScienceQA as https://github.com/lupantech/ScienceQA "
+            "says, or draw a data set with `mmcot-data sample OUT`"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 __all__ = ["RECIPES", "Recipe", "Stage", "TrainConfig", "recipe_of"]
 
 Stage = Literal["rationale", "answer", "both"]
+_MIN_VOCAB_SIZE = 512
 _STAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "both": ("QCM-LE", "QCM-E"),
     "rationale": ("QCM-LE", "QCM-E"),
@@ -57,6 +58,8 @@ def recipe_of(model: str) -> Recipe:
 class TrainConfig:
     """One run: which texts and features, which model, how long, and where it is written.
 
+    The defaults are those of the model ``tiny``; ``recipe_of`` has those of others.
+
     Raises:
         ValueError: If settings exclude each other or are out of range.
     """
@@ -68,30 +71,31 @@ class TrainConfig:
     features: Path | None = None
     """A feature set; None trains on the text alone."""
     stage: Stage = "both"
-    prompt_format: str = "QCM-LE"
+    prompt_format: str = "QCM-E"
     """Format of the rationale stage, or of the answer stage where that alone is trained."""
     model: str = "tiny"
     """The preset ``tiny``, a folder, or a hub id of a T5 or FusionT5."""
     captions: str | None = None
     """Producer of the captions that are added to the context."""
     rationales: str | None = None
-    """Producer of the rationales of val and test, where only the answer stage is trained."""
+    """Producer, or .parquet file, of the rationales that are read where only the answer stage is
+    trained."""
     image_roles: tuple[str, ...] = ("question",)
     """The first of these roles that a question has is its picture."""
     train_split: str = "train"
     test_split: str = "test"
-    rationale_epochs: float = RECIPES["default"].rationale_epochs
-    answer_epochs: float = RECIPES["default"].answer_epochs
-    length_window: int = RECIPES["default"].length_window
+    rationale_epochs: float = RECIPES["tiny"].rationale_epochs
+    answer_epochs: float = RECIPES["tiny"].answer_epochs
+    length_window: int = RECIPES["tiny"].length_window
     """Batches that are sorted by length together, to save padding. 1 sorts nothing: where lengths
     give the kind of question away, batches of one kind slow a small model down."""
     max_steps: int | None = None
     """Optimizer steps of each stage, instead of the epochs."""
-    batch_size: int = RECIPES["default"].batch_size
+    batch_size: int = RECIPES["tiny"].batch_size
     """Questions a step and device."""
     eval_batch_size: int = 64
-    learning_rate: float = RECIPES["default"].learning_rate
-    warmup: float = RECIPES["default"].warmup
+    learning_rate: float = RECIPES["tiny"].learning_rate
+    warmup: float = RECIPES["tiny"].warmup
     weight_decay: float = 0.01
     max_source: int = 512
     """Tokens of a source."""
@@ -129,6 +133,13 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("rationale_epochs", "answer_epochs"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.vocab_size < _MIN_VOCAB_SIZE:
+            raise ValueError(
+                f"vocab_size must be at least {_MIN_VOCAB_SIZE}, got {self.vocab_size}"
+            )
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
         if not self.learning_rate > 0:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from mmcot_data.errors import TrainingError
@@ -72,7 +73,7 @@ def load_model(
     try:
         config = FusionT5Config.from_pretrained(name)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except OSError as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise TrainingError(
             f"cannot load the model {name!r}: expected a folder or a hub id with config.json and a "
             f"tokenizer, or one of the presets {', '.join(PRESETS)}. {error}"

@@ -2,8 +2,8 @@
 
 Its parts, in the order in which they appear:
 
-    config.json            every setting
-    rationale/             stage 1: model, tokenizer, history.json, checkpoints/
+    config.json            every setting, and digests of what was read
+    rationale/             stage 1: model, tokenizer, checkpoints/, history.json
     rationales.parquet     what stage 1 wrote for the test split, keyed by question id
     answer/                stage 2, the same
     predictions.parquet    rationale, text and parsed answer of each question of the test split
@@ -14,67 +14,63 @@ Its parts, in the order in which they appear:
 import importlib.metadata
 import json
 import platform
+from pathlib import Path
+from typing import Any
 
 from mmcot_data.errors import TrainingError
-from mmcot_data.files import file_sha256, write_json
-from mmcot_data.shards import FeatureSpec
+from mmcot_data.files import write_json
 from mmcot_model.config import TrainConfig
+from mmcot_model.run_inputs import RunInputs
 
-__all__ = ["claim_folder", "finish_folder"]
+__all__ = ["claim_folder", "finish_folder", "read_run"]
 
 
-def claim_folder(config: TrainConfig, *, resume: bool) -> None:
+def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> None:
     """Write config.json, or see that the one that is there is the same.
 
     Args:
         config: The run.
+        inputs: What it reads.
         resume: Whether a run that is there may go on.
 
     Raises:
-        TrainingError: If the folder holds another run or something else, or one that is not
-            to go on.
+        TrainingError: If the folder holds something else, a run that is not to go on, or one
+            with other settings or other inputs.
     """
     path = config.output / "config.json"
-    wanted = config.to_json()
-    if path.is_file():
-        if not resume:
-            raise TrainingError(
-                f"{config.output} holds a run already: --resume continues it, another --output "
-                "keeps it"
-            )
-        found = json.loads(path.read_text(encoding="utf-8"))
-        different = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-        if different:
-            listed = "; ".join(
-                f"{k}: was {found.get(k)!r}, now {wanted.get(k)!r}" for k in different
-            )
-            raise TrainingError(
-                f"{config.output} holds a run with other settings ({listed}): give the same "
-                "settings to continue it, or another --output"
-            )
+    wanted = config.to_json() | {f"sha256 of {k}": v for k, v in inputs.sha256.items()}
+    others = [] if not config.output.is_dir() else [p for p in config.output.iterdir() if p != path]
+    if not others:
+        write_json(path, wanted)
         return
-    if config.output.is_dir() and any(config.output.iterdir()):
+    if not path.is_file():
         raise TrainingError(
             f"{config.output} is not empty and holds no run: choose another --output"
         )
-    write_json(path, wanted)
+    if not resume:
+        raise TrainingError(
+            f"{config.output} holds a run already: --resume continues it, another --output keeps it"
+        )
+    found = _read_object(path)
+    different = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    if different:
+        listed = "; ".join(f"{k}: was {found.get(k)!r}, now {wanted.get(k)!r}" for k in different)
+        raise TrainingError(
+            f"{config.output} holds a run with other settings or inputs ({listed}): give the same "
+            "to continue it, or another --output"
+        )
 
 
-def finish_folder(config: TrainConfig, spec: FeatureSpec | None) -> None:
-    """Write run.json, which makes the run complete.
-
-    Args:
-        config: The run.
-        spec: Of its features; None for a run on the text alone.
-    """
+def finish_folder(config: TrainConfig, inputs: RunInputs) -> None:
+    """Write run.json, which makes the run complete."""
     write_json(
         config.output / "run.json",
         {
             "artifacts": str(config.artifacts.resolve()),
             "test_split": config.test_split,
-            "questions_sha256": file_sha256(config.artifacts / "questions.parquet"),
             "features": None if config.features is None else str(config.features.resolve()),
-            "feature_spec": None if spec is None else spec.to_json(),
+            "feature_spec": None if inputs.features is None else inputs.features.spec.to_json(),
+            "sha256": dict(inputs.sha256),
             "versions": {
                 name: importlib.metadata.version(name)
                 for name in ("mmcot", "torch", "transformers", "tokenizers", "numpy")
@@ -82,3 +78,31 @@ def finish_folder(config: TrainConfig, spec: FeatureSpec | None) -> None:
             "python": platform.python_version(),
         },
     )
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of run.json.
+
+    Raises:
+        TrainingError: If the folder holds no finished run, or the file is damaged.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise TrainingError(
+            f"{path} does not exist; expected the output folder of a finished mmcot-train"
+        )
+    run = _read_object(path)
+    for key in ("artifacts", "test_split"):
+        if not isinstance(run.get(key), str):
+            raise TrainingError(f"{path}: expected an object with the text {key!r}")
+    return run
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TrainingError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TrainingError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value

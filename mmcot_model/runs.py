@@ -2,20 +2,19 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mmcot_data.captions import read_captions
 from mmcot_data.errors import TrainingError
 from mmcot_data.files import write_json
 from mmcot_data.inputs import ModelInput, model_inputs
 from mmcot_data.prompts import RATIONALE_FORMATS, gold_rationale, parse_answer
-from mmcot_data.questions import Question, read_questions, select_split
+from mmcot_data.questions import Question
 from mmcot_data.rationales import Rationale, kept_rationales, read_rationales, write_rationales
-from mmcot_data.shards import FeatureSet, open_features
-from mmcot_data.text_artifacts import artifact_path
+from mmcot_data.shards import FeatureSet
 from mmcot_model.batches import Collator, Example, tokenize
 from mmcot_model.config import TrainConfig
 from mmcot_model.evaluation import Prediction, Scores, evaluate, write_predictions
@@ -24,7 +23,8 @@ from mmcot_model.generation import Generation, generate
 from mmcot_model.loading import PRESETS, load_model, new_model
 from mmcot_model.progress import progress_bar
 from mmcot_model.run_folder import claim_folder, finish_folder
-from mmcot_model.training import StageSettings, train_stage
+from mmcot_model.run_inputs import RunInputs, read_inputs
+from mmcot_model.training import StageSettings, is_trained, train_stage
 
 __all__ = ["train_run"]
 
@@ -48,59 +48,47 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> Scores | None:
         DataError: If questions, captions or rationales are absent or do not cover a split.
         ShardError: If the feature set cannot be read.
     """
-    run = _Run(config)
-    claim_folder(config, resume=resume)
-    spec = None if run.features is None else run.features.spec
+    inputs = read_inputs(config)
+    claim_folder(config, inputs, resume=resume)
+    run = _Run(config, inputs)
+    scores = None
     rationales = None
     if config.stage in ("rationale", "both"):
         rationales = run.rationale_stage()
-        if config.stage == "rationale":
-            finish_folder(config, spec)
-            return None
-    elif config.rationales is not None:
-        rationales = run.given_rationales()
-    scores = run.answer_stage(rationales)
-    finish_folder(config, spec)
+    elif inputs.rationales is not None:
+        rationales = run.given_rationales(inputs.rationales)
+    if config.stage != "rationale":
+        scores = run.answer_stage(rationales)
+    finish_folder(config, inputs)
     return scores
 
 
 class _Run:
     """What the stages of one run share."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, inputs: RunInputs) -> None:
         self.config = config
-        self.questions = read_questions(config.artifacts)
-        self.train = [
-            q for q in select_split(self.questions, config.train_split) if q.answer is not None
-        ]
-        self.test = select_split(self.questions, config.test_split)
-        self.features = self._open_features()
-        self.captions: Mapping[str, str] | None = None
-        if config.captions is not None:
-            path = artifact_path(config.artifacts, "captions", config.captions)
-            self.captions = read_captions(path)
+        self.inputs = inputs
         self.answer_format = "QCMG-A" if config.stage == "both" else config.prompt_format
         self.train_rationales: Mapping[str, str] | None = None
+        self.reference_format: str | None = None
         if config.stage == "both":
-            # Trained on the kind of rationale that stage 1 writes for the test split.
-            self.train_rationales = self._gold(config.prompt_format)
+            self._train_on_gold(config.prompt_format)
 
-    def given_rationales(self) -> dict[str, str]:
-        """The rationales of a producer; stage 2 trains on theirs, or on gold ones of their form."""
-        config = self.config
-        assert config.rationales is not None
-        path = artifact_path(config.artifacts, "rationales", config.rationales)
-        rows = read_rationales(path, self.questions)
+    def given_rationales(self, path: Path) -> dict[str, str]:
+        """A producer's rationales; stage 2 trains on theirs, or on gold ones of their form."""
+        train = self.inputs.train
+        rows = read_rationales(path, self.inputs.questions)
         rationales = kept_rationales(rows)
         formats = sorted({row.prompt_format for row in rows})
-        if all(question.question_id in rationales for question in self.train):
+        if len(formats) == 1 and formats[0] in RATIONALE_FORMATS:
+            self._train_on_gold(formats[0])
+        if all(question.question_id in rationales for question in train):
             self.train_rationales = rationales
-        elif len(formats) == 1 and formats[0] in RATIONALE_FORMATS:
-            self.train_rationales = self._gold(formats[0])
-        else:
+        if self.train_rationales is None:
             raise TrainingError(
-                f"{path} has no rationale for some questions of {config.train_split}, and gold "
-                f"ones of the same form cannot stand in: its prompt formats are {formats}, "
+                f"{path} has no rationale for some questions of {self.config.train_split}, and "
+                f"gold ones of the same form cannot stand in: its prompt formats are {formats}, "
                 f"expected one of {', '.join(RATIONALE_FORMATS)}"
             )
         return rationales
@@ -112,7 +100,7 @@ class _Run:
         generations = self._generate(
             model,
             tokenizer,
-            model_inputs(self.test, config.prompt_format, self.captions),
+            model_inputs(self.inputs.test, config.prompt_format, self.inputs.captions),
             self._max_target("rationale"),
             "writing rationales",
         )
@@ -129,7 +117,7 @@ class _Run:
             config.output / "rationales.parquet",
             rationales,
             {"producer": "stage1", "run": str(config.output.resolve()), "split": config.test_split},
-            self.questions,
+            self.inputs.questions,
         )
         return kept_rationales(rationales)
 
@@ -140,7 +128,7 @@ class _Run:
         generations = self._generate(
             model,
             tokenizer,
-            model_inputs(self.test, self.answer_format, self.captions, rationales),
+            model_inputs(self.inputs.test, self.answer_format, self.inputs.captions, rationales),
             self._max_target("answer"),
             "answering",
         )
@@ -153,56 +141,37 @@ class _Run:
                 reference_rationale=self._reference(question),
                 text=generation.text,
             )
-            for question, generation in zip(self.test, generations, strict=True)
+            for question, generation in zip(self.inputs.test, generations, strict=True)
         ]
         write_predictions(config.output / "predictions.parquet", predictions)
-        scores = evaluate(self.test, predictions)
+        scores = evaluate(self.inputs.test, predictions)
         write_json(config.output / "scores.json", scores.to_json())
         return scores
 
-    def _open_features(self) -> FeatureSet | None:
-        config = self.config
-        if config.features is None:
-            return None
-        features = open_features(config.features, roles=config.image_roles)
-        covered = {
-            name: sum(question.question_id in features for question in questions)
-            for name, questions in (("train", self.train), ("test", self.test))
-        }
-        if not any(covered.values()):
-            raise TrainingError(
-                f"{config.features} has features for none of the {len(self.train)} training and "
-                f"{len(self.test)} test questions in {config.artifacts} (roles "
-                f"{', '.join(config.image_roles)}): expected features of the same data set"
-            )
-        logger.info(
-            "%s: features for %d of %d training and %d of %d test questions",
-            config.features,
-            covered["train"],
-            len(self.train),
-            covered["test"],
-            len(self.test),
-        )
-        return features
-
     def _reference(self, question: Question) -> str | None:
-        if self.config.stage != "both":
+        if self.reference_format is None:
             return None
-        return gold_rationale(question, self.config.prompt_format)
+        return gold_rationale(question, self.reference_format)
 
     def _train_inputs(self, stage: str) -> list[ModelInput]:
         if stage == "rationale":
-            return model_inputs(self.train, self.config.prompt_format, self.captions)
-        return model_inputs(self.train, self.answer_format, self.captions, self.train_rationales)
+            return model_inputs(self.inputs.train, self.config.prompt_format, self.inputs.captions)
+        return model_inputs(
+            self.inputs.train, self.answer_format, self.inputs.captions, self.train_rationales
+        )
 
-    def _gold(self, prompt_format: str) -> dict[str, str]:
-        return {q.question_id: gold_rationale(q, prompt_format) for q in self.train}
+    def _train_on_gold(self, prompt_format: str) -> None:
+        """Train stage 2 on the kind of rationale that stage 1 writes for the test split."""
+        self.reference_format = prompt_format
+        self.train_rationales = {
+            q.question_id: gold_rationale(q, prompt_format) for q in self.inputs.train
+        }
 
     def _trained_model(self, stage: str) -> tuple[FusionT5, PreTrainedTokenizerBase]:
         config = self.config
         folder = config.output / stage
-        patch_dim = None if self.features is None else self.features.spec.feature_dim
-        if (folder / "config.json").is_file():
+        patch_dim = None if self.inputs.features is None else self.inputs.features.spec.feature_dim
+        if is_trained(folder):
             logger.info("%s is trained already", folder)
             trained: Any
             trained, tokenizer = load_model(str(folder), patch_dim=patch_dim)
@@ -222,7 +191,7 @@ class _Run:
             length_window=config.length_window,
             seed=config.seed,
         )
-        collate = Collator(tokenizer.pad_token_id, self.features)
+        collate = _collator(tokenizer, self.inputs.features)
         train_stage(model, tokenizer, examples, collate, folder, settings)
         return model, tokenizer
 
@@ -250,21 +219,27 @@ class _Run:
         return self.config.max_answer
 
     def _tokenize(
-        self, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[ModelInput], max_target: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: Sequence[ModelInput],
+        max_target: int | None,
     ) -> list[Example]:
-        max_source = self.config.max_source
-        examples = tokenize(tokenizer, inputs, max_source=max_source, max_target=max_target)
-        for name, lengths, limit in (
-            ("sources", [len(example.input_ids) for example in examples], max_source),
-            ("targets", [len(example.labels) for example in examples], max_target),
-        ):
-            if full := sum(length == limit for length in lengths):
+        """Tokenize, and say what is cut off; targets only matter where ``max_target`` is given."""
+        limits = {"sources": self.config.max_source, "targets": max_target or 1}
+        examples = tokenize(
+            tokenizer, inputs, max_source=limits["sources"], max_target=limits["targets"]
+        )
+        lengths = {"sources": [len(example.input_ids) for example in examples]}
+        if max_target is not None:
+            lengths["targets"] = [len(example.labels) for example in examples]
+        for name, values in lengths.items():
+            if full := sum(value == limits[name] for value in values):
                 logger.warning(
                     "%d of %d %s reach the limit of %d tokens; longer ones were cut off at the end",
                     full,
                     len(examples),
                     name,
-                    limit,
+                    limits[name],
                 )
         return examples
 
@@ -276,14 +251,20 @@ class _Run:
         max_tokens: int,
         title: str,
     ) -> list[Generation]:
-        examples = self._tokenize(tokenizer, inputs, max_tokens)
+        examples = self._tokenize(tokenizer, inputs, None)
         with progress_bar(title, len(examples)) as advance:
             return generate(
                 model,
                 tokenizer,
                 examples,
-                Collator(tokenizer.pad_token_id, self.features),
+                _collator(tokenizer, self.inputs.features),
                 max_new_tokens=max_tokens,
                 batch_size=self.config.eval_batch_size,
                 on_progress=advance,
             )
+
+
+def _collator(tokenizer: PreTrainedTokenizerBase, features: FeatureSet | None) -> Collator:
+    """Pads to what tensor cores like, where there are some."""
+    multiple = 8 if torch.cuda.is_available() else 1
+    return Collator(tokenizer.pad_token_id, features, pad_multiple=multiple)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +19,17 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from mmcot_data.files import write_json
+from mmcot_data.files import sync_files, write_json
 from mmcot_model.batches import Collator, Example, ExampleDataset, LengthSampler
 from mmcot_model.fusion import FusionT5
 from mmcot_model.progress import progress_columns
 
-__all__ = ["StageSettings", "train_stage"]
+__all__ = ["StageSettings", "is_trained", "train_stage"]
 
 logger = logging.getLogger(__name__)
+
+_HISTORY = "history.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +59,7 @@ def train_stage(
 
     Checkpoints stand in ``folder/checkpoints``; where there are some, training goes on from the
     last and gives the same weights as if it had not stopped. ``folder/history.json`` holds the
-    logged losses, ``folder/config.json`` is written last.
+    logged losses; it is written last.
 
     Args:
         model: Changed in place.
@@ -70,6 +72,7 @@ def train_stage(
     checkpoints = folder / "checkpoints"
     steps_per_epoch = -(-len(examples) // settings.batch_size)
     total_steps = settings.max_steps or round(settings.epochs * steps_per_epoch)
+    bar = _ProgressBar(settings.name)
     trainer = _FusionTrainer(
         length_window=settings.length_window,
         model=model,
@@ -94,14 +97,31 @@ def train_stage(
         ),
         train_dataset=ExampleDataset(examples),
         data_collator=collate,
-        callbacks=[_ProgressBar(settings.name)],
+        callbacks=[bar],
     )
     trainer.remove_callback(PrinterCallback)
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    write_json(folder / "history.json", trainer.state.log_history)
+    with bar.progress:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
+    sync_files(folder)
+    write_json(folder / _HISTORY, trainer.state.log_history)
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a stage is trained and saved."""
+    return (folder / _HISTORY).is_file()
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; one that was being written at a stop is deleted."""
+    whole: list[tuple[int, Path]] = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / "trainer_state.json").is_file():  # what the trainer writes last
+            whole.append((int(path.name.removeprefix("checkpoint-")), path))
+        else:
+            shutil.rmtree(path)
+    return str(max(whole)[1]) if whole else None
 
 
 class _FusionTrainer(Trainer):
@@ -148,7 +168,6 @@ class _ProgressBar(TrainerCallback):
         self.task = self.progress.add_task(
             self.title, total=state.max_steps, completed=state.global_step, note=""
         )
-        self.progress.start()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -170,8 +189,3 @@ class _ProgressBar(TrainerCallback):
                 logger.info(
                     "%s: step %d/%d %s", self.title, state.global_step, state.max_steps, note
                 )
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.progress.stop()

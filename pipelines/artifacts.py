@@ -86,7 +86,7 @@ def shard_progress(artifact: UUID, file: str, before: int, total: int) -> Progre
         update_progress_artifact(
             artifact,
             _percent(before + done, total),
-            f"{before + done} of {total} pictures; {file} at {done / (now - start):.1f} images/s.",
+            f"{before + done} of {total} pictures; {file} at {done / (now - start):.1f} pictures/s.",
         )
 
     return report
@@ -210,7 +210,7 @@ def _speed(summary: ExtractionSummary) -> str:
     if not summary.num_extracted:
         return "all of it was there already"
     rate = summary.num_extracted / summary.seconds
-    return f"{summary.num_extracted} extracted in {summary.seconds:.1f} s ({rate:.1f} images/s)"
+    return f"{summary.num_extracted} extracted in {summary.seconds:.1f} s ({rate:.1f} pictures/s)"
 
 
 def _percent(done: int, total: int) -> float:

@@ -78,7 +78,14 @@ def _write_question_tables(config: ExtractionConfig) -> None:
     extraction.write_tables(read_scienceqa(config.data), config.out)
 
 
-@task(name="plan-shards", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="plan-shards",
+    retries=2,
+    retry_delay_seconds=[1, 10],
+    retry_condition_fn=_is_io_error,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def _plan_shards(config: ExtractionConfig) -> _Work:
     _plan.cache_clear()
     plan = _plan(config)
@@ -115,7 +122,7 @@ def _extract_shard(number: int, config: ExtractionConfig, progress: UUID) -> Sha
     )
     seconds = time.perf_counter() - start
     rate = (record.rows + record.failed) / seconds
-    get_run_logger().info("%s: %d rows, %.1f images/s", file, record.rows, rate)
+    get_run_logger().info("%s: %d rows, %.1f pictures/s", file, record.rows, rate)
     return record
 
 

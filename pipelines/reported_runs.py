@@ -1,12 +1,11 @@
 """Finished runs side by side: accuracy by bucket and by skill."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmcot_data.errors import TrainingError
 from mmcot_data.questions import OPTION_LETTERS, Question, read_questions, select_split
+from mmcot_model import run_folder
 from mmcot_model.evaluation import Prediction, Scores, evaluate, read_predictions
 from mmcot_model.evaluation.buckets import BUCKETS
 
@@ -41,10 +40,7 @@ def read_run(title: str, folder: Path) -> ReportedRun:
         TrainingError: If the run is not finished.
         DataError: If its questions or predictions cannot be read.
     """
-    path = folder / "run.json"
-    if not path.is_file():
-        raise TrainingError(f"{folder} holds no finished run: {path.name} is absent")
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run = run_folder.read_run(folder)
     questions = read_questions(Path(run["artifacts"]))
     tested = select_split(questions, run["test_split"])
     predictions = read_predictions(folder / "predictions.parquet", questions)

@@ -121,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.fail(str(error))
     any_failed = False
     for config in configs:
-        with progress_bar(config.encoder.name, "images") as report:
+        with progress_bar(config.encoder.name, "pictures") as report:
             summary = extract_features(config, report)
         _print_summary(summary, config.dtype)
         any_failed |= summary.num_failed > 0
@@ -155,7 +155,7 @@ def _print_summary(summary: "ExtractionSummary", dtype: str) -> None:
     if summary.num_extracted:
         rate = summary.num_extracted / summary.seconds
         text += (
-            f"{summary.num_extracted} extracted in {summary.seconds:.1f} s ({rate:.1f} images/s)"
+            f"{summary.num_extracted} extracted in {summary.seconds:.1f} s ({rate:.1f} pictures/s)"
         )
     else:
         text += "all of it was there already"

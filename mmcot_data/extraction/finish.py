@@ -95,7 +95,7 @@ def finish_extraction(plan: ExtractionPlan) -> ExtractionSummary:
         )
     complete = [commit for commit in commits if commit is not None]
     images, rows = _outcomes(plan, complete)
-    check_failures(images, plan.config.max_failures)
+    check_failures(images, plan.config.max_failures, plan.folder)
     shards = tuple(commit.shard for commit in complete if commit.shard.rows)
     if not _is_finished(plan, shards):
         _verify_shards(plan.folder, complete)

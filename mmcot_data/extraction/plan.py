@@ -94,6 +94,7 @@ def plan_extraction(
         ExtractionError: If there are no pictures, if more can't be used than
             ``config.max_failures`` allows, or if the folder was made for other pictures or sizes.
         SpecMismatchError: If the folder's features were made in another way.
+        OSError: If reading a picture fails.
     """
     data = data or read_scienceqa(config.data)
     requested = _select_images(data, config.splits)
@@ -106,7 +107,8 @@ def plan_extraction(
         f"the description of encoder {config.encoder.name}",
     )
     images = scan_images(requested)
-    check_failures(images, config.max_failures)
+    folder = config.out / _folder_name(config.encoder.name)
+    check_failures(images, config.max_failures, folder)
     distinct = _distinct_images(images)
     key = PlanKey(
         format=config.format,
@@ -115,7 +117,6 @@ def plan_extraction(
         shard_size=config.shard_size or _default_shard_size(spec),
         batch_size=config.batch_size,
     )
-    folder = config.out / _folder_name(config.encoder.name)
     check_folder(folder, spec, key)
     return ExtractionPlan(
         config=config,

@@ -36,6 +36,9 @@ def scan_images(images: Sequence[QuestionImage]) -> list[ScannedImage]:
     """Hash every file and read its header; the order is kept.
 
     A file that is missing, empty or no picture is an outcome, not an error.
+
+    Raises:
+        OSError: If a file is there and reading it fails.
     """
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         return list(threads.map(_scan_image, images))

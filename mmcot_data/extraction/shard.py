@@ -56,6 +56,7 @@ def extract_shard(
 
     Raises:
         ExtractionError: If a picture's file has changed since the plan was made.
+        OSError: If reading a picture or writing the shard fails.
         EncoderError: If the encoder's output does not fit its description.
         ShardError: If features are not finite. Nothing half-written stays.
     """

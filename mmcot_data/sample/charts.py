@@ -13,7 +13,7 @@ __all__ = ["BARS", "CHARTS", "MAX_BAR", "Chart"]
 
 BARS = ("blue", "green", "red", "yellow")
 """From left to right."""
-MAX_BAR = 6
+MAX_BAR = 5
 
 _SIZES = ((400, 300), (440, 330), (480, 340), (372, 280))
 _CHOICES = (1, 2, 3, 4)

@@ -32,7 +32,7 @@ class Beakers:
 def _write(rng: Generator) -> Wording:
     return Wording(
         question="Which solution is more concentrated?",
-        choices=("Solution A", "Solution B", "neither; they are the same"),
+        choices=("Solution A", "Solution B", "neither"),
         hint="Each pink ball is one particle.",
         caption=str(rng.choice(["two beakers with pink balls", "a picture of two beakers"])),
     )
@@ -49,7 +49,7 @@ def _arrange(rng: Generator, asked: Sequence[tuple[Wording, int]]) -> Beakers:
 
 
 def _explain(wording: Wording, answer: int, scene: Beakers) -> str:
-    conclusion = conclude("neither" if answer == 2 else wording.choices[answer])
+    conclusion = conclude(wording.choices[answer])
     return (
         f"Solution A has {_particles(scene.left)}. Solution B has {_particles(scene.right)}. "
         f"Both have the same volume. {conclusion}"

@@ -56,8 +56,8 @@ def _place(rng: Generator, side: str) -> tuple[float, float]:
 
 
 def _explain(wording: Wording, answer: int, scene: Island) -> str:
-    places = [f"The {flag} flag is in the {scene.sides[flag]}." for flag in FLAGS]
-    return f"{' '.join(places)} {conclude(wording.choices[answer])}"
+    *first, last = (f"{flag} is {scene.sides[flag]}" for flag in FLAGS)
+    return f"On the map, {', '.join(first)}, and {last}. {conclude(wording.choices[answer])}"
 
 
 def _draw_further(name: str) -> Image.Image:

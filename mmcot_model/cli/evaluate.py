@@ -1,18 +1,17 @@
 """mmcot-evaluate: score the predictions of a run or of any model."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mmcot_data.errors import MmcotError, TrainingError
+from mmcot_data.errors import DataError, MmcotError
 from mmcot_data.files import write_json
 from mmcot_data.prompts import RATIONALE_FORMATS
 from mmcot_data.questions import read_questions, select_split, split_names
 from mmcot_model.evaluation import evaluate, read_predictions, render_table
+from mmcot_model.run_folder import read_run
 
 __all__ = ["main"]
 
@@ -110,7 +109,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     questions = select_split(all_questions, request.split)
     predictions = read_predictions(request.predictions, all_questions)
     chosen = {question.question_id for question in questions}
-    if outside := sum(prediction.question_id not in chosen for prediction in predictions):
+    outside = sum(prediction.question_id not in chosen for prediction in predictions)
+    if predictions and outside == len(predictions):
+        raise DataError(
+            f"{request.predictions}: none of its {outside} predictions is for a question of the "
+            f"split {request.split}: expected predictions of that split, choose another --split"
+        )
+    if outside:
         print(
             f"mmcot-evaluate: {outside} of {len(predictions)} predictions are for questions "
             f"outside of the split {request.split} and are left out",
@@ -127,30 +132,9 @@ def _request(args: argparse.Namespace) -> _Request:
         return _Request(
             predictions=args.predictions, artifacts=args.artifacts, split=args.split or "test"
         )
-    run = _read_run(args.run)
+    run = read_run(args.run)
     return _Request(
         predictions=args.run / "predictions.parquet",
         artifacts=args.artifacts or args.run / run["artifacts"],
         split=args.split or run["test_split"],
     )
-
-
-def _read_run(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    if not path.is_file():
-        raise TrainingError(
-            f"{path} does not exist; expected the output folder of a finished mmcot-train "
-            "(for predictions of another model use --predictions FILE --artifacts DIR)"
-        )
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TrainingError(f"{path}: not valid JSON: {error}") from error
-    for key in ("artifacts", "test_split"):
-        if not isinstance(run, dict) or not isinstance(run.get(key), str):
-            raise TrainingError(f"{path}: expected an object with the text {key!r}")
-    return dict(run)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -53,7 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--rationales",
         metavar="PRODUCER",
-        help="rationales/PRODUCER.parquet for the test split (--stage answer with QCMG-A)",
+        help="rationales/PRODUCER.parquet, or a .parquet file such as the rationales.parquet of a "
+        "run, to answer from (--stage answer with QCMG-A)",
     )
     data.add_argument(
         "--image-roles",
@@ -130,11 +131,11 @@ def config_from(arguments: argparse.Namespace) -> TrainConfig:
                 "nothing to train on: give --features DIR (a feature set), or --artifacts DIR "
                 "(the folder of questions.parquet) for a run on the text alone"
             )
-        values["artifacts"] = features.parent
+        values["artifacts"] = features.resolve().parent
     if values["prompt_format"] is None:
         values["prompt_format"] = "QCM-A" if arguments.stage == "answer" else "QCM-E"
     if values["output"] is None:
-        name = "text" if features is None else features.name
+        name = "text" if features is None else features.resolve().name
         values["output"] = Path("runs") / f"{name}-{Path(model).name}"
     for name, value in asdict(recipe_of(model)).items():
         if values[name] is None:
@@ -164,6 +165,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MmcotError, OSError) as error:
         print(f"mmcot-train: error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(
+            f"mmcot-train: error: {error.name} is not installed; training needs "
+            "`pip install 'mmcot[train]'`",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("mmcot-train: stopped; the same command with --resume goes on", file=sys.stderr)
         return 130
@@ -177,6 +185,7 @@ def _run(config: TrainConfig, *, resume: bool) -> None:
     from mmcot_model.runs import train_run
 
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     scores = train_run(config, resume=resume)
     if scores is None:
         print(f"{config.output / 'rationales.parquet'}: rationales of {config.test_split}")

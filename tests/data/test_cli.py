@@ -108,7 +108,8 @@ def test_extract_of_several_encoders(data, shards, encoders, capsys):
     assert [config.name for config in encoders] == ["detr", "clip"]
     output = capsys.readouterr()
     assert "12 rows of (4, 3) float16 in 1 shard," in output.out
-    assert "images/s" in output.out
+    assert "pictures/s)" in output.out
+    assert "image" not in output.out + output.err
     assert "12/12" in output.err
     np.testing.assert_array_equal(
         open_features(shards / "detr")["5"], open_features(shards / "clip")["5"]

@@ -1,22 +1,19 @@
 """mmcot-train and mmcot-evaluate on a small drawn sample, end to end."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from mmcot_data.cli import main as data_main
 from mmcot_data.questions import read_questions, select_split
 from mmcot_data.sample import draw_sample
-from mmcot_data.shards import open_features
 from mmcot_model.cli.evaluate import main as evaluate_main
 from mmcot_model.cli.train import main as train_main
-from mmcot_model.fusion import FusionT5
 
 QUICK = ["--max-steps", "4", "--batch-size", "8", "--max-rationale", "12", "--max-answer", "8"]
 
@@ -91,10 +88,12 @@ def test_rationale_stage_alone_and_answers_from_an_artifact(artifacts, tmp_path)
     assert train(artifacts, tmp_path / "stage1", "--stage", "rationale") == 0
     rationales = tmp_path / "stage1" / "rationales.parquet"
     assert not (tmp_path / "stage1" / "answer").exists()
-    (artifacts / "rationales").mkdir(exist_ok=True)
-    (artifacts / "rationales" / "mine.parquet").write_bytes(rationales.read_bytes())
-    more = ["--stage", "answer", "--prompt-format", "QCMG-A", "--rationales", "mine"]
+    more = ["--stage", "answer", "--prompt-format", "QCMG-A", "--rationales", str(rationales)]
     assert train(artifacts, tmp_path / "answer", *more) == 0
+    rows = pl.read_parquet(tmp_path / "answer" / "predictions.parquet")
+    assert rows["rationale"].to_list() == pl.read_parquet(rationales)["rationale"].to_list()
+    form = rows["reference_rationale"].str.contains("^Solution: ")
+    assert form.all(), "scored against gold rationales of the same form"
 
 
 @pytest.mark.parametrize(
@@ -148,20 +147,16 @@ def test_training_needs_no_image_library_and_no_prefect(artifacts, tmp_path):
     assert (tmp_path / "run" / "run.json").is_file()
 
 
-def test_features_reach_the_model(artifacts, tmp_path):
-    """Would catch features that are read and then ignored: other features, other weights."""
-    assert train(artifacts, tmp_path / "a", "--stage", "answer") == 0
-    model = FusionT5.from_pretrained(tmp_path / "a" / "answer").eval()
-    features = open_features(artifacts / "tiny")
-    first, second = features.question_ids[:2]
-    ids = torch.tensor([[5, 6, 7, 1]])
-
-    def logits(question_id):
-        features_BPD = torch.from_numpy(np.array(features[question_id])[None])
-        arguments = {"image_features": features_BPD, "decoder_input_ids": torch.tensor([[0]])}
-        return model(input_ids=ids, **arguments).logits
-
-    assert (logits(first) - logits(second)).abs().max() > 1e-3
+def test_features_are_trained_on(artifacts, tmp_path):
+    """Would catch features that are read and then lost on the way to the model."""
+    out = tmp_path / "shards"
+    data = artifacts.parent / "data"
+    extract = ["extract", str(data), "--encoder", "tiny", "--random-weights", "5"]
+    assert data_main([*extract, "--out", str(out)]) == 0
+    for name, root in (("a", artifacts), ("b", out)):
+        assert train(root, tmp_path / name, "--stage", "answer") == 0
+    weights = [(tmp_path / name / "answer" / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] != weights[1]
 
 
 def test_features_of_another_data_set_are_refused(artifacts, tmp_path, capsys):
@@ -173,7 +168,64 @@ def test_features_of_another_data_set_are_refused(artifacts, tmp_path, capsys):
     renamed.write_parquet(other / "questions.parquet")
     arguments = ["--artifacts", str(other)]
     assert train(artifacts, tmp_path / "run", *arguments) == 1
-    assert "features for none of" in capsys.readouterr().err
+    assert "expected features of the same data set" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_of_some_splits_are_refused_for_others(artifacts, tmp_path, capsys):
+    """Would catch training pictures that count as absent because nobody extracted them."""
+    out, data = tmp_path / "shards", artifacts.parent / "data"
+    extract = ["extract", str(data), "--encoder", "tiny", "--split", "test"]
+    assert data_main([*extract, "--out", str(out)]) == 0
+    assert train(out, tmp_path / "run") == 1
+    assert "without --split" in capsys.readouterr().err
+
+
+def test_resume_refuses_other_features_at_the_same_place(artifacts, tmp_path, capsys):
+    """Would catch a run that goes on with features it was not trained on."""
+    out, data = tmp_path / "shards", artifacts.parent / "data"
+    extract = ["extract", str(data), "--encoder", "tiny", "--out", str(out)]
+    assert data_main(extract) == 0
+    assert train(out, tmp_path / "run", "--stage", "answer") == 0
+    shutil.rmtree(out / "tiny")
+    assert data_main([*extract, "--random-weights", "5"]) == 0
+    capsys.readouterr()
+    assert train(out, tmp_path / "run", "--stage", "answer", "--resume") == 1
+    assert "sha256 of features: was" in capsys.readouterr().err
+
+
+def test_a_stage_without_its_last_file_is_trained_again(artifacts, tmp_path):
+    """Would catch a stage that counts as trained although a kill left its weights unwritten."""
+    run = tmp_path / "run"
+    assert train(artifacts, run, "--stage", "answer") == 0
+    weights = (run / "answer" / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", "history.json"):
+        (run / "answer" / name).unlink()
+    assert train(artifacts, run, "--stage", "answer", "--resume") == 0
+    assert (run / "answer" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_start_that_fails_claims_no_folder(artifacts, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert train(artifacts, tmp_path / "run", "--model", str(empty)) == 1
+    assert "expected a folder or a hub id" in capsys.readouterr().err
+    assert train(artifacts, tmp_path / "run", "--stage", "answer") == 0
+
+
+def test_hidden_answers_are_noticed_before_training(artifacts, tmp_path, capsys):
+    root = tmp_path / "root"
+    root.mkdir()
+    table = pl.read_parquet(artifacts / "questions.parquet")
+    hidden = pl.when(pl.col("split") == "test").then(None).otherwise(pl.col("answer"))
+    table.with_columns(answer=hidden).write_parquet(root / "questions.parquet")
+    assert train_main(["--artifacts", str(root), "--output", str(tmp_path / "run"), *QUICK]) == 1
+    assert "have no answer to test" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_predictions_of_another_split(run, capsys):
+    assert evaluate_main([str(run), "--split", "val"]) == 1
+    assert "choose another --split" in capsys.readouterr().err
 
 
 def test_what_is_cut_off_is_said(artifacts, tmp_path, caplog):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from mmcot_model.batches import Collator, Example
 from mmcot_model.fusion import FusionT5, FusionT5Config
 from mmcot_model.tokenizer import train_tokenizer
-from mmcot_model.training import StageSettings, train_stage
+from mmcot_model.training import StageSettings, is_trained, train_stage
 
 SETTINGS = StageSettings(
     name="test",
@@ -101,11 +102,30 @@ def test_resumed_training_gives_the_same_weights(tmp_path, tokenizer, examples, 
     collate = Collator(0, Unreliable(stop_at))
     with pytest.raises(_PowerCutError):
         train_stage(model, tokenizer, examples, collate, tmp_path / "cut", SETTINGS)
-    assert not (tmp_path / "cut" / "config.json").exists()
+    assert not is_trained(tmp_path / "cut")
     resumed = run(tmp_path / "cut", tokenizer, examples).state_dict()
     assert whole.keys() == resumed.keys()
     for name, weight in whole.items():
         assert torch.equal(resumed[name], weight), name
+
+
+def test_checkpoint_that_was_being_written_is_left_out(tmp_path, tokenizer, examples):
+    """Would catch a stop inside a checkpoint that makes every later start fail."""
+    whole = run(tmp_path / "whole", tokenizer, examples).state_dict()
+    with pytest.raises(_PowerCutError):
+        train_stage(
+            new_model(),
+            tokenizer,
+            examples,
+            Collator(0, Unreliable(6)),
+            tmp_path / "cut",
+            SETTINGS,
+        )
+    checkpoints = sorted((tmp_path / "cut" / "checkpoints").glob("checkpoint-*"))
+    shutil.copytree(checkpoints[-1], checkpoints[-1].with_name("checkpoint-9"))
+    (checkpoints[-1].with_name("checkpoint-9") / "trainer_state.json").unlink()
+    resumed = run(tmp_path / "cut", tokenizer, examples).state_dict()
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
 
 
 def test_seed_matters(tmp_path, tokenizer, examples):

@@ -280,4 +280,4 @@ def test_bar_moves_at_intervals_and_at_the_end(monkeypatch):
         now[0] += 1
         report(done, 50)
     assert [percent for _, percent, _ in updates] == [60, 70, 75]
-    assert "150 of 200 pictures; shard at 10.0 images/s" in updates[-1][2]
+    assert "150 of 200 pictures; shard at 10.0 pictures/s" in updates[-1][2]

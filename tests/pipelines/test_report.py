@@ -82,5 +82,5 @@ def test_report_is_a_page_on_its_own(runs, sample, tmp_path):
 def test_unfinished_run_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps({}))
-    with pytest.raises(TrainingError, match=r"run\.json is absent"):
+    with pytest.raises(TrainingError, match=r"run\.json does not exist"):
         read_run("x", tmp_path / "run")

@@ -1,0 +1,114 @@
+"""What a run reads, checked before anything is trained."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mmcot_data.captions import read_captions
+from mmcot_data.errors import TrainingError
+from mmcot_data.files import file_sha256
+from mmcot_data.questions import Question, read_questions, select_split
+from mmcot_data.shards import FeatureSet, open_features
+from mmcot_data.text_artifacts import artifact_path
+from mmcot_model.config import TrainConfig
+
+__all__ = ["RunInputs", "read_inputs"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunInputs:
+    """Questions, features and captions of a run."""
+
+    questions: Sequence[Question]
+    """All of the artifact root."""
+    train: Sequence[Question]
+    test: Sequence[Question]
+    features: FeatureSet | None
+    captions: Mapping[str, str] | None
+    rationales: Path | None
+    """The table of the rationales that are given, if any."""
+    sha256: Mapping[str, str]
+    """Digests of the files that decide what the run reads."""
+
+
+def read_inputs(config: TrainConfig) -> RunInputs:
+    """Read what a run needs.
+
+    Raises:
+        DataError: If a table is absent or damaged, or a split is empty.
+        ShardError: If the feature set cannot be read.
+        TrainingError: If pictures of the questions were never extracted, or answers are hidden.
+    """
+    files = {"questions": config.artifacts / "questions.parquet"}
+    questions = read_questions(files["questions"])
+    train = [q for q in select_split(questions, config.train_split) if q.answer is not None]
+    test = select_split(questions, config.test_split)
+    hidden = [q.question_id for q in test if q.answer is None]
+    if hidden and config.stage != "rationale":
+        raise TrainingError(
+            f"{len(hidden)} of {len(test)} questions of {config.test_split} have no answer to test "
+            f"against, the first is {hidden[0]!r}: choose another --test-split"
+        )
+    captions = None
+    if config.captions is not None:
+        files["captions"] = artifact_path(config.artifacts, "captions", config.captions)
+        captions = read_captions(files["captions"])
+    if config.rationales is not None:
+        given = Path(config.rationales)
+        is_file = given.suffix == ".parquet"
+        files["rationales"] = (
+            given if is_file else artifact_path(config.artifacts, "rationales", config.rationales)
+        )
+        if not files["rationales"].is_file():
+            raise TrainingError(
+                f"{files['rationales']} does not exist: expected a producer's table of rationales"
+            )
+    features = None
+    if config.features is not None:
+        features = open_features(config.features, roles=config.image_roles)
+        _check_coverage(config, features, {"training": train, "test": test})
+        files["features"] = config.features / "manifest.json"
+    return RunInputs(
+        questions=questions,
+        train=train,
+        test=test,
+        features=features,
+        captions=captions,
+        rationales=files.get("rationales"),
+        sha256={name: file_sha256(path) for name, path in files.items()},
+    )
+
+
+def _check_coverage(
+    config: TrainConfig, features: FeatureSet, splits: Mapping[str, Sequence[Question]]
+) -> None:
+    """A question is without a picture only if it has none, or extraction listed why."""
+    index = pl.read_parquet(
+        f"{config.features}/index.parquet", columns=["question_id", "role", "status"]
+    )
+    outcomes = {(question_id, role): status for question_id, role, status in index.iter_rows()}
+    wanted = {
+        (question.question_id, role)
+        for questions in splits.values()
+        for question in questions
+        for role in config.image_roles
+        if role in question.image_roles
+    }
+    if never := sorted(key for key in wanted if key not in outcomes):
+        raise TrainingError(
+            f"{config.features} lacks {len(never)} of the {len(wanted)} pictures that questions in "
+            f"{config.artifacts} have, the first is {never[0][1]!r} of question {never[0][0]!r}: "
+            "expected features of the same data set and of all splits that are used; extract "
+            "them without --split (what cannot be read is listed and allowed)"
+        )
+    failed = sum(outcomes[key] != "ok" for key in wanted)
+    for name, questions in splits.items():
+        covered = sum(question.question_id in features for question in questions)
+        logger.info("features for %d of %d %s questions", covered, len(questions), name)
+    if failed:
+        logger.warning("%d pictures have no features: they failed in extraction", failed)
