@@ -2,16 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench lock help
+.PHONY: demo test test-slow check format bench lock help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
 demo: .venv/.ready  ## the whole way on the drawn sample: flows, shards, training, report (ten minutes)
 	$(BIN)/python -m pipelines.demo
 
 test: .venv/.ready  ## run the tests
 	$(BIN)/python -m pytest
+
+test-slow: .venv/.ready  ## run the tests that take minutes: the demo, shortened, twice
+	$(BIN)/python -m pytest -m slow --timeout 600
 
 check: .venv/.ready  ## lint, types, architecture, dependencies, spelling
 	$(BIN)/ruff check .

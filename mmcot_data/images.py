@@ -101,9 +101,7 @@ def read_image_bytes(path: Path) -> bytes:
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise ImageError("unreadable", f"{path}: {error.strerror}") from error
     except OSError as error:
-        error.filename = str(
-            path
-        )  # the system names it where opening fails, not where reading does
+        error.filename = str(path)  # without it the message of a failed read names no file
         raise
     if not data:
         raise ImageError("empty", f"{path} has no bytes")

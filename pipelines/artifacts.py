@@ -86,7 +86,8 @@ def shard_progress(artifact: UUID, file: str, before: int, total: int) -> Progre
         update_progress_artifact(
             artifact,
             _percent(before + done, total),
-            f"{before + done} of {total} pictures; {file} at {done / (now - start):.1f} pictures/s.",
+            f"{before + done} of {total} pictures; "
+            f"{file} at {done / (now - start):.1f} pictures/s.",
         )
 
     return report

@@ -28,7 +28,6 @@ from rich.table import Table
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.sample import draw_sample
-from mmcot_model.config import RECIPES
 from pipelines.local_prefect import local_prefect
 from pipelines.report import write_report
 from pipelines.reported_runs import accuracy_table, read_run, skill_table
@@ -45,15 +44,15 @@ class _Run:
     arguments: tuple[str, ...]
 
 
-def _runs(artifacts: Path) -> list[_Run]:
+def _runs(artifacts: Path, max_steps: int | None) -> list[_Run]:
     """The comparison: the text alone against fusion, one stage against two.
 
-    One stage gets as many passes over the data as stage 1 of two. Longest first, so that two
-    processes end at about the same time.
+    Longest first, so that two processes end at about the same time.
     """
-    text, fusion = ("--artifacts", str(artifacts)), ("--features", str(artifacts / "tiny"))
-    passes = str(RECIPES["tiny"].rationale_epochs)
-    one = ("--stage", "answer", "--prompt-format", "QCM-A", "--answer-epochs", passes)
+    steps = () if max_steps is None else ("--max-steps", str(max_steps))
+    text = ("--artifacts", str(artifacts), *steps)
+    fusion = ("--features", str(artifacts / "tiny"), *steps)
+    one = ("--stage", "answer", "--prompt-format", "QCM-A")
     return [
         _Run(title="fusion, two stages", name="fusion-two-stages", arguments=fusion),
         _Run(title="text only, two stages", name="text-two-stages", arguments=text),
@@ -73,10 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
-    parser.add_argument("--questions", type=int, default=6000, help="of the sample (default: 6000)")
+    parser.add_argument(
+        "--num-questions", type=int, default=6000, help="of the sample (default: 6000)"
+    )
+    parser.add_argument(
+        "--max-steps", type=int, metavar="N", help="train each stage for N steps only, for a look"
+    )
     arguments = parser.parse_args(argv)
     try:
-        _demo(arguments.out, arguments.questions)
+        _demo(arguments.out, arguments.num_questions, arguments.max_steps)
     except (MmcotError, OSError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 1
@@ -86,9 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _demo(out: Path, num_questions: int) -> None:
+def _demo(out: Path, num_questions: int, max_steps: int | None) -> None:
     start = time.monotonic()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     data, artifacts = out / "data", out / "shards"
 
     console.rule("1. the sample: questions that need their picture")
@@ -111,10 +117,15 @@ def _demo(out: Path, num_questions: int) -> None:
         flags = [word for parameter in parameters for word in ("-p", parameter)]
         command = ("deployment", "run", "extract-features", "--watch", *flags)
         console.print(f"$ prefect {shlex.join(command)}", style="bold", soft_wrap=True)
-        prefect.run(*command, on_line=lambda line: console.print(f"  {line}", style="dim"))
+
+        def show(line: str) -> None:
+            if "prefect.artifact" not in line:  # all of them stand in commands.log
+                console.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+
+        prefect.run(*command, on_line=show)
 
     console.rule("3. training: with and without pictures, with and without rationales")
-    runs = _runs(artifacts)
+    runs = _runs(artifacts, max_steps)
     _train(console, out, runs)
 
     console.rule("4. results")
@@ -173,6 +184,8 @@ def _train(console: Console, out: Path, runs: Sequence[_Run]) -> None:
                         )
                     progress.update(tasks[name], completed=1, note="")
                     progress.stop_task(tasks[name])
+                    if not console.is_terminal:
+                        console.print(f"{name} is trained")
         finally:
             for process in running.values():
                 process.terminate()

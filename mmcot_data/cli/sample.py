@@ -23,7 +23,7 @@ def add_parser(commands: Subcommands) -> None:
         examples=_EXAMPLES,
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    parser.add_argument("--num-questions", type=int, default=3000, help="default: %(default)s")
+    parser.add_argument("--num-questions", type=int, default=6000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other questions")
     parser.add_argument(
         "--workers", type=int, default=2, help="processes that draw (default: %(default)s)"

@@ -40,7 +40,7 @@ _Drawn = tuple[dict[str, dict[str, Any]], dict[str, str]]
 def draw_sample(
     out: Path,
     *,
-    num_questions: int = 3000,
+    num_questions: int = 6000,
     seed: int = 0,
     num_workers: int = 2,
     on_progress: Callable[[int, int], None] | None = None,

@@ -199,6 +199,21 @@ def test_inputs_joins_captions_and_rationales_by_question(data, shards, capsys):
     assert "x.parquet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["questions", "inputs"])
+def test_a_text_file_in_the_place_of_the_table_is_one_paragraph(data, shards, command, capsys):
+    shards.mkdir()
+    (shards / "questions.parquet").write_text("question_id,split\n1,train\n")
+    arguments = {
+        "questions": [str(data), "--out", str(shards)],
+        "inputs": [str(shards), "--prompt-format", "QCM-A", "--out", str(shards / "x.jsonl")],
+    }
+    assert main([command, *arguments[command]]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"mmcot-data: {shards / 'questions.parquet'}: expected a parquet file")
+    assert f"delete it and make it anew with `mmcot-data questions DATA --out {shards}`" in error
+    assert "\n\n" not in error.strip()
+
+
 def test_ctrl_c_exits_with_130_and_the_same_command_continues(data, shards, encoders, tmp_path):
     """A real SIGINT to a real process; its encoder hangs in the second shard."""
     script = tmp_path / "script.py"

@@ -1,5 +1,6 @@
 """Extraction: the right picture in the right row, whatever is broken, missing or interrupted."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -184,6 +185,21 @@ def test_many_missing_pictures_stop_before_anything_is_computed(data, out):
     assert "--max-failures 11" in str(error.value)
     assert encoder.batches == []
     assert not (out / "fake").exists()
+    assert "shards" not in str(error.value)
+
+
+def test_a_repaired_picture_needs_another_folder_as_the_advice_says(data, out):
+    """Catches advice that the next run refuses."""
+    damage(data)
+    with pytest.raises(ExtractionError) as error:
+        run(data, out, max_failures="3")
+    for advice in ("again only with the same picture files", f"delete {out / 'fake'} or choose"):
+        assert advice in str(error.value)
+    save_picture(picture_path(data, 9), 9)
+    with pytest.raises(ExtractionError, match="images_sha256"):
+        run(data, out, max_failures="3")
+    shutil.rmtree(out / "fake")
+    assert run(data, out, max_failures="3").num_failed == 3
 
 
 def test_too_many_failures_keep_the_shards(data, out):
@@ -374,6 +390,38 @@ def test_a_picture_that_changes_meanwhile_stops_the_run(data, out):
     with pytest.raises(ExtractionError, match="has changed"):
         extract_shard(plan, 0, FakeEncoder())
     assert not plan.folder.exists()
+
+
+def fail_to_read(monkeypatch, failing):
+    """The disk fails for one picture."""
+
+    def read_bytes(path):
+        if path == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(path)
+
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+
+def test_a_failing_disk_changes_no_plan(data, out, monkeypatch):
+    """Catches a picture left out for good because it could not be read once."""
+    fail_to_read(monkeypatch, picture_path(data, 6))
+    with pytest.raises(OSError, match=r"Input/output error: .*6/image\.png"):
+        run(data, out, max_failures="4")
+    monkeypatch.undo()
+    assert run(data, out).num_failed == 0
+
+
+def test_a_failing_disk_is_no_changed_picture(data, out, monkeypatch):
+    """Only an OSError makes the flow try the shard again."""
+    plan = plan_extraction(make_config(data, out), FakeEncoder())
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, picture_path(data, 0))
+        with pytest.raises(OSError, match=r"Input/output error: .*0/image\.png"):
+            extract_shard(plan, 0, FakeEncoder())
+    assert not plan.folder.exists()
+    assert extract_shard(plan, 0, FakeEncoder()).rows == 5
 
 
 @pytest.mark.parametrize(

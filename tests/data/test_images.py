@@ -1,11 +1,14 @@
 """Decoding against pixel values computed by hand, and damaged files that must not decode."""
 
+import errno
 import hashlib
 import io
+import os
 import struct
 import threading
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,6 +289,17 @@ def test_files_that_cannot_be_read_have_a_reason(tmp_path):
         with pytest.raises(ImageError, match=f"{name}.png") as caught:
             read_image_bytes(tmp_path / f"{name}.png")
         assert caught.value.reason == reason
+
+
+def test_a_failing_disk_is_no_property_of_the_picture(tmp_path, monkeypatch):
+    """Catches a good picture listed as unreadable; read errors do not name the file themselves."""
+
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match=r"Input/output error: .*picture\.png"):
+        read_image_bytes(tmp_path / "picture.png")
 
 
 def test_threads_may_open_pictures_together():

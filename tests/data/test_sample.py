@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmcot_data.errors import DataError
 from mmcot_data.sample import MIN_QUESTIONS, draw_sample
+from mmcot_data.sample.charts import MAX_BAR
 from mmcot_data.sample.compose import compose
 from mmcot_data.sample.plan import Assignment, plan_sample
 from mmcot_data.sample.skills import IMAGE_SKILLS
@@ -79,14 +80,15 @@ def tree(folder):
 
 def colour_mask(image, name):
     """Where a picture has strong pixels of this hue."""
-    hue, saturation, value = np.moveaxis(np.asarray(image.convert("RGB").convert("HSV"), int), 2, 0)
-    distance = np.abs((hue * 360 / 256 - HUES[name] + 180) % 360 - 180)
+    hsv = np.asarray(image.convert("RGB").convert("HSV"), np.int16)
+    hue, saturation, value = np.moveaxis(hsv, 2, 0)
+    distance = np.abs((hue * 45 // 32 - HUES[name] + 180) % 360 - 180)
     return (distance < 14) & (saturation > 130) & (value > 120)
 
 
 def blobs(mask):
-    """Centres (x, y) of the connected areas of a mask that have more than 20 pixels."""
-    left = {(int(y), int(x)) for y, x in np.argwhere(mask)}
+    """Centres (x, y) of the connected areas of a mask, of every second row and column of it."""
+    left = {(int(y), int(x)) for y, x in np.argwhere(mask[::2, ::2])}
     centres = []
     while left:
         area, front = [], [left.pop()]
@@ -96,8 +98,8 @@ def blobs(mask):
             near = {(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)} & left
             left -= near
             front += near
-        if len(area) > 20:
-            centres.append(tuple(np.mean(area, axis=0)))
+        if len(area) > 5:
+            centres.append(tuple(2 * np.mean(area, axis=0)))
     return centres
 
 

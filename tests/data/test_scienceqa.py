@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mmcot_data.errors import DataError
@@ -95,6 +96,40 @@ def test_the_table_gives_back_what_was_read(tmp_path):
     data = read_scienceqa(write(tmp_path / "data"))
     write_questions(tmp_path / "questions.parquet", data.questions)
     assert read_questions(tmp_path) == data.questions
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (pl.col("question_id").cast(pl.Int64), r"question_id \(Int64\)"),
+        (pl.col("choices").list.join(" "), r"choices \(String\)"),
+        (pl.lit(None, pl.String).alias("split"), "found 5 nulls"),
+        (pl.lit("7").alias("question_id"), "occurs 5 times"),
+    ],
+)
+def test_a_table_of_another_schema_is_refused(tmp_path, change, found):
+    """Catches ids that join with nothing, and choices that are letters of a text."""
+    path = tmp_path / "questions.parquet"
+    write_questions(path, read_scienceqa(write(tmp_path / "data")).questions)
+    pl.read_parquet(path).with_columns(change).write_parquet(path)
+    with pytest.raises(DataError, match=rf"questions\.parquet.*{found}.*`mmcot-data questions"):
+        read_questions(path)
+
+
+def test_a_table_without_a_column_is_refused(tmp_path):
+    path = tmp_path / "questions.parquet"
+    pl.DataFrame({"question_id": ["1"]}).write_parquet(path)
+    with pytest.raises(DataError, match=r"expected the columns .*found question_id \(String\)"):
+        read_questions(tmp_path)
+
+
+def test_a_root_that_does_not_exist_is_named_with_the_command_that_makes_it(tmp_path):
+    """Catches advice to write into the folder above."""
+    root = tmp_path / "shards"
+    with pytest.raises(DataError) as error:
+        read_questions(root)
+    assert str(error.value).startswith(f"{root / 'questions.parquet'} does not exist")
+    assert f"--out {root}`" in str(error.value)
 
 
 @pytest.mark.parametrize("flat", [False, True], ids=["by split", "flat"])
@@ -256,7 +291,10 @@ def test_a_file_that_is_no_object_is_named(tmp_path, text, message):
 
 
 def test_an_absent_data_set_is_explained(tmp_path):
-    with pytest.raises(DataError, match=r"problems\.json does not exist.*mmcot-data sample OUT"):
+    with pytest.raises(
+        DataError,
+        match=r"problems\.json does not exist.*lupantech/ScienceQA.*mmcot-data sample OUT",
+    ):
         read_scienceqa(tmp_path)
 
 

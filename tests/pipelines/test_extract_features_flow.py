@@ -187,7 +187,16 @@ def test_too_many_failures_fail_the_run_and_say_what_to_do(prefect_server, damag
 
 def test_failed_shard_does_not_stop_the_others(prefect_server, sample, tmp_path, monkeypatch):
     """An error of the disk is tried again, another one is not; both are of one shard only."""
-    calls = []
+    calls, plans = [], []
+
+    def plan_extraction(*arguments):
+        plans.append(arguments)
+        if len(plans) == 1:
+            raise OSError("the disk was busy")
+        return plan(*arguments)
+
+    plan = extraction.plan_extraction
+    monkeypatch.setattr(extraction, "plan_extraction", plan_extraction)
 
     def extract_shard(plan, number, *rest):
         calls.append(number)
