@@ -30,8 +30,8 @@ class Recipe:
 
 RECIPES = {
     "tiny": Recipe(
-        rationale_epochs=13,
-        answer_epochs=7,
+        rationale_epochs=20,
+        answer_epochs=8,
         batch_size=32,
         learning_rate=2e-3,
         warmup=0.05,
