@@ -28,6 +28,7 @@ from rich.table import Table
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.sample import draw_sample
+from mmcot_model.config import RECIPES
 from pipelines.local_prefect import local_prefect
 from pipelines.report import write_report
 from pipelines.reported_runs import accuracy_table, read_run, skill_table
@@ -47,12 +48,14 @@ class _Run:
 def _runs(artifacts: Path, max_steps: int | None) -> list[_Run]:
     """The comparison: the text alone against fusion, one stage against two.
 
-    Longest first, so that two processes end at about the same time.
+    One stage gets as many passes over the data as two together. The slowest come first, so that
+    two processes end at about the same time.
     """
     steps = () if max_steps is None else ("--max-steps", str(max_steps))
     text = ("--artifacts", str(artifacts), *steps)
     fusion = ("--features", str(artifacts / "tiny"), *steps)
-    one = ("--stage", "answer", "--prompt-format", "QCM-A")
+    passes = str(RECIPES["tiny"].rationale_epochs + RECIPES["tiny"].answer_epochs)
+    one = ("--stage", "answer", "--prompt-format", "QCM-A", "--answer-epochs", passes)
     return [
         _Run(title="fusion, two stages", name="fusion-two-stages", arguments=fusion),
         _Run(title="text only, two stages", name="text-two-stages", arguments=text),
