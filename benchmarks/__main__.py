@@ -1,6 +1,6 @@
 """`make bench`: all tables, one after the other."""
 
-from benchmarks import shards
+from benchmarks import store
 
 if __name__ == "__main__":
-    shards.main()
+    store.main([])

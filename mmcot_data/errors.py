@@ -6,14 +6,18 @@ MmcotError
   x EncoderError       a model cannot be found, loaded or does not fit its spec
   x ShardError         a feature set, shard or index is damaged, unfinished or not the one asked for
     x SpecMismatchError    the folder holds features that were made in another way
+    x FolderLockedError    another process writes into the feature set
   x ExtractionError    extraction stopped; what is complete stays and is used by the next run
+  x DiskFullError      there is no room for a file; nothing half-written stays
   x TrainingError      a run folder or checkpoint does not fit the request
 """
 
 __all__ = [
     "DataError",
+    "DiskFullError",
     "EncoderError",
     "ExtractionError",
+    "FolderLockedError",
     "ImageError",
     "MmcotError",
     "ShardError",
@@ -54,6 +58,14 @@ class ShardError(MmcotError):
 
 class SpecMismatchError(ShardError):
     """The folder holds features that were made in another way."""
+
+
+class FolderLockedError(ShardError):
+    """Another process writes into the feature set."""
+
+
+class DiskFullError(MmcotError):
+    """There is no room for a file; nothing half-written stays."""
 
 
 class ExtractionError(MmcotError):

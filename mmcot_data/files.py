@@ -1,13 +1,17 @@
 """Write files so that whatever stands at a final path is complete."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+from mmcot_data.errors import DiskFullError
 
 __all__ = [
     "file_sha256",
@@ -20,6 +24,9 @@ __all__ = [
 ]
 
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Create or replace ``path`` in one step.
 
@@ -29,17 +36,31 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     Args:
         path: Final path; its folder is made if it is absent.
         write: Called with the temporary path.
+
+    Raises:
+        DiskFullError: If the disk, the quota or the limit of a file's size is too small.
+        OSError: If writing fails for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(tmp)
-        with tmp.open("rb") as file:
-            os.fsync(file.fileno())
-        tmp.replace(path)
-    finally:
-        tmp.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(tmp)
+            with tmp.open("rb") as file:
+                os.fsync(file.fileno())
+            tmp.replace(path)
+        finally:
+            tmp.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise DiskFullError(
+            f"{path} could not be written: {os.strerror(error.errno)} ({free:.1f} MB are free "
+            "there). Nothing half-written stays, and what was complete stays: make room or "
+            "choose another folder, and run the same command again"
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -21,8 +21,8 @@ from prefect.artifacts import (
 )
 
 from mmcot_data.extraction import ExtractionPlan, ExtractionSummary
-from mmcot_data.extraction.folder import read_complete
 from mmcot_data.extraction.shard import Progress
+from mmcot_data.shards.folder import read_complete
 from pipelines.contact_sheet import contact_sheet
 
 __all__ = [

@@ -25,6 +25,7 @@ from mmcot_data.encoders import ENCODERS, Encoder, EncoderConfig, Precision, loa
 from mmcot_data.errors import ExtractionError, MmcotError
 from mmcot_data.extraction import ExtractionConfig, ExtractionPlan, ExtractionSummary
 from mmcot_data.scienceqa import read_scienceqa
+from mmcot_data.shards.folder import write_folder
 from mmcot_data.shards.schema import Container, ShardRecord, StorageDtype
 from pipelines import artifacts
 
@@ -86,9 +87,12 @@ def _write_question_tables(config: ExtractionConfig) -> None:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def _plan_shards(config: ExtractionConfig) -> _Work:
+def _plan_shards(config: ExtractionConfig) -> None:
     _plan.cache_clear()
-    plan = _plan(config)
+    _plan(config)
+
+
+def _remaining_work(plan: ExtractionPlan) -> _Work:
     pending = plan.pending()
     return _Work(
         folder=plan.folder,
@@ -208,7 +212,13 @@ def extract_features(
 
 def _extract(config: ExtractionConfig) -> ExtractionSummary:
     _write_question_tables(config)
-    work = _plan_shards(config)
+    _plan_shards(config)
+    plan = _plan(config)
+    with write_folder(plan.folder, plan.spec, plan.key):
+        return _extract_shards(config, _remaining_work(plan))
+
+
+def _extract_shards(config: ExtractionConfig, work: _Work) -> ExtractionSummary:
     get_run_logger().info(
         "%s: %d of %d shards are to be made, %d of %d pictures",
         work.folder,

@@ -54,7 +54,7 @@ class Encoder(Protocol):
 
         Keys: ``encoder``, ``model_id``, ``revision``, ``weights_sha256``, ``random_weights``,
         ``layer``, ``preprocessing`` (list of steps, each with its parameters and implementation),
-        ``precision``, ``num_patches``, ``feature_dim``, ``versions``.
+        ``precision``, ``num_patches``, ``feature_dim``, ``grid``, ``versions``.
         """
         ...
 

@@ -62,12 +62,14 @@ def load(config: EncoderConfig) -> ModelEncoder:
         check_processor_settings(source, preprocessing, only_normalization=False)
     else:
         model = draw_model(lambda: CLIPVisionModel(tower), config.random_weights, source.model_id)
+    side = size // tower.patch_size
     return ModelEncoder(
         config=config,
         model=model,
         preprocessing=preprocessing,
-        num_patches=(size // tower.patch_size) ** 2 + 1,
+        num_patches=side**2 + 1,
         feature_dim=tower.hidden_size,
+        grid=(side, side),
         layer=_FACTS.layer,
     )
 

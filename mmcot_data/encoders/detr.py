@@ -74,6 +74,7 @@ def load(config: EncoderConfig) -> ModelEncoder:
         preprocessing=preprocessing,
         num_patches=detr.num_queries,
         feature_dim=detr.d_model,
+        grid=None,
         layer=_FACTS.layer,
     )
 

@@ -85,13 +85,14 @@ def load(config: EncoderConfig) -> ModelEncoder:
         )
     if config.model is None:  # where a folder lies is no part of the features
         config = replace(config, name=f"hf:{source.model_id}")
-    num_patches, feature_dim = _measure_features(model.module, preprocessing, source)
+    num_patches, feature_dim, grid = _measure_features(model.module, preprocessing, source)
     return ModelEncoder(
         config=config,
         model=model,
         preprocessing=preprocessing,
         num_patches=num_patches,
         feature_dim=feature_dim,
+        grid=grid,
         layer=f"last_hidden_state of {type(model.module).__name__}",
     )
 
@@ -126,7 +127,8 @@ def _vision_tower(model: Any) -> tuple[str, nn.Module]:
 @torch.inference_mode()
 def _measure_features(
     module: nn.Module, preprocessing: ProcessorPreprocessing, source: Source
-) -> tuple[int, int]:
+) -> tuple[int, int, tuple[int, int] | None]:
+    """P, D and the grid."""
     pixels_CHW = preprocessing.prepare(Image.new("RGB", (64, 64)))
     output = module(pixel_values=pixels_CHW[None])
     features = getattr(output, "last_hidden_state", None)
@@ -137,4 +139,18 @@ def _measure_features(
             f"(batch, width, rows, columns), found {shape}"
         )
     _, num_patches, feature_dim = as_patches(features).shape
-    return num_patches, feature_dim
+    if features.ndim == 4:
+        return num_patches, feature_dim, (features.shape[2], features.shape[3])
+    return num_patches, feature_dim, _find_grid(module, pixels_CHW, num_patches)
+
+
+def _find_grid(
+    module: nn.Module, pixels_CHW: torch.Tensor, num_patches: int
+) -> tuple[int, int] | None:
+    """Of a transformer over square patches whose class and register tokens come first."""
+    side = getattr(module.config, "patch_size", None)
+    if not isinstance(side, int):
+        return None
+    rows, columns = (length // side for length in pixels_CHW.shape[1:])
+    num_tokens = 1 + getattr(module.config, "num_register_tokens", 0)
+    return (rows, columns) if num_patches - rows * columns in (0, 1, num_tokens) else None

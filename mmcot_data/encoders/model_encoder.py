@@ -30,6 +30,8 @@ class ModelEncoder:
         preprocessing: What happens to a picture before.
         num_patches: P.
         feature_dim: D.
+        grid: Rows and columns of the patches over the picture, the last ones of P; None if they
+            have no place in it.
         layer: Which activations the features are, for the spec.
 
     Raises:
@@ -44,6 +46,7 @@ class ModelEncoder:
         preprocessing: Preprocessing,
         num_patches: int,
         feature_dim: int,
+        grid: tuple[int, int] | None,
         layer: str,
     ) -> None:
         self.name = config.name
@@ -64,6 +67,7 @@ class ModelEncoder:
             "precision": config.precision,
             "num_patches": num_patches,
             "feature_dim": feature_dim,
+            "grid": None if grid is None else list(grid),
             "versions": {library: version(library) for library in _LIBRARIES},
         }
 

@@ -125,5 +125,6 @@ def load(config: EncoderConfig) -> ModelEncoder:
         ),
         num_patches=_FACTS.num_patches,
         feature_dim=_FACTS.feature_dim,
+        grid=(_IMAGE_SIZE // _PATCH_SIZE, _IMAGE_SIZE // _PATCH_SIZE),
         layer=_FACTS.layer,
     )

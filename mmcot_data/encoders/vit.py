@@ -56,12 +56,14 @@ def load(config: EncoderConfig) -> ModelEncoder:
     else:
         seed = config.random_weights
         model = draw_model(lambda: ViTModel(vit, add_pooling_layer=False), seed, source.model_id)
+    side = vit.image_size // vit.patch_size
     return ModelEncoder(
         config=config,
         model=model,
         preprocessing=preprocessing,
-        num_patches=(vit.image_size // vit.patch_size) ** 2 + 1,
+        num_patches=side**2 + 1,
         feature_dim=vit.hidden_size,
+        grid=(side, side),
         layer=_FACTS.layer,
     )
 

@@ -7,40 +7,15 @@ from pathlib import Path
 
 import polars as pl
 
-from mmcot_data.errors import ExtractionError, ShardError
+from mmcot_data.errors import ExtractionError
 from mmcot_data.extraction.failures import check_failures
-from mmcot_data.extraction.folder import read_complete, remove_temporary
 from mmcot_data.extraction.plan import ExtractionPlan
 from mmcot_data.extraction.scan import ScannedImage
-from mmcot_data.files import file_sha256, write_parquet
-from mmcot_data.shards.manifest import (
-    FailedImage,
-    Manifest,
-    ShardCommit,
-    commit_path,
-    read_manifest,
-    write_manifest,
-)
-from mmcot_data.shards.schema import ShardRecord
+from mmcot_data.shards.folder import finish_folder, read_complete
+from mmcot_data.shards.index import INDEX_SCHEMA
+from mmcot_data.shards.manifest import FailedImage, ShardCommit
 
 __all__ = ["ExtractionSummary", "finish_extraction"]
-
-_INDEX_SCHEMA = pl.Schema(
-    {
-        "question_id": pl.String(),
-        "role": pl.String(),
-        "shard": pl.String(),
-        "row": pl.Int32(),
-        "num_patches": pl.Int32(),
-        "width": pl.Int32(),
-        "height": pl.Int32(),
-        "image_sha256": pl.String(),
-        "pixel_sha256": pl.String(),
-        "status": pl.String(),
-        "error": pl.String(),
-        "file": pl.String(),
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,23 +71,14 @@ def finish_extraction(plan: ExtractionPlan) -> ExtractionSummary:
     complete = [commit for commit in commits if commit is not None]
     images, rows = _outcomes(plan, complete)
     check_failures(images, plan.config.max_failures, plan.folder)
-    shards = tuple(commit.shard for commit in complete if commit.shard.rows)
-    if not _is_finished(plan, shards):
-        _verify_shards(plan.folder, complete)
-        (plan.folder / "manifest.json").unlink(missing_ok=True)
-        _write_index(plan, images, rows)
-        write_manifest(
-            plan.folder,
-            Manifest(
-                spec=plan.spec,
-                plan=plan.key,
-                request_sha256=plan.request_sha256,
-                index_sha256=file_sha256(plan.folder / "index.parquet"),
-                rows=len(rows),
-                shards=shards,
-            ),
-        )
-    remove_temporary(plan.folder)
+    finish_folder(
+        plan.folder,
+        spec=plan.spec,
+        plan=plan.key,
+        request_sha256=plan.request_sha256,
+        commits=complete,
+        index=_make_index(plan, images, rows),
+    )
     return ExtractionSummary(
         folder=plan.folder,
         num_images=len(images),
@@ -144,31 +110,9 @@ def _outcomes(
     return images, rows
 
 
-def _is_finished(plan: ExtractionPlan, shards: tuple[ShardRecord, ...]) -> bool:
-    index = plan.folder / "index.parquet"
-    if not (plan.folder / "manifest.json").is_file() or not index.is_file():
-        return False
-    manifest = read_manifest(plan.folder)
-    return (manifest.request_sha256, manifest.shards, manifest.index_sha256) == (
-        plan.request_sha256,
-        shards,
-        file_sha256(index),
-    )
-
-
-def _verify_shards(folder: Path, commits: list[ShardCommit]) -> None:
-    for commit in commits:
-        path = folder / commit.shard.file
-        if commit.shard.rows and (found := file_sha256(path)) != commit.shard.sha256:
-            raise ShardError(
-                f"{path} is damaged: its sha256 is {found}, its commit record says "
-                f"{commit.shard.sha256}; delete {commit_path(path)} and run the same command again"
-            )
-
-
-def _write_index(
+def _make_index(
     plan: ExtractionPlan, images: list[ScannedImage], rows: Mapping[str, _Row]
-) -> None:
+) -> pl.DataFrame:
     records = []
     for image in images:
         place = rows.get(image.image_sha256 or "")
@@ -188,5 +132,4 @@ def _write_index(
                 "file": str(image.path.relative_to(plan.config.data)),
             }
         )
-    table = pl.DataFrame(records, schema=_INDEX_SCHEMA)
-    write_parquet(plan.folder / "index.parquet", table)
+    return pl.DataFrame(records, schema=INDEX_SCHEMA)

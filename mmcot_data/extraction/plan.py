@@ -18,12 +18,12 @@ from mmcot_data.encoders.base import Encoder
 from mmcot_data.errors import ExtractionError
 from mmcot_data.extraction.config import ExtractionConfig
 from mmcot_data.extraction.failures import check_failures
-from mmcot_data.extraction.folder import check_folder, read_complete
 from mmcot_data.extraction.scan import ScannedImage, scan_images
 from mmcot_data.questions import Question, select_split
 from mmcot_data.scienceqa import QuestionImage, ScienceQA, read_scienceqa
+from mmcot_data.shards.containers import SUFFIXES
+from mmcot_data.shards.folder import check_folder, read_complete
 from mmcot_data.shards.schema import FeatureSpec, PlanKey
-from mmcot_data.shards.writer import SUFFIXES
 
 __all__ = ["ExtractionPlan", "PlannedImage", "PlannedShard", "plan_extraction"]
 
@@ -91,8 +91,9 @@ def plan_extraction(
 
     Raises:
         DataError: If the data set can't be read.
-        ExtractionError: If there are no pictures, if more can't be used than
-            ``config.max_failures`` allows, or if the folder was made for other pictures or sizes.
+        ExtractionError: If there are no pictures, or if more can't be used than
+            ``config.max_failures`` allows.
+        ShardError: If the folder was made for other pictures or sizes.
         SpecMismatchError: If the folder's features were made in another way.
         OSError: If reading a picture fails.
     """

@@ -7,10 +7,10 @@ from mmcot_data.encoders import load_encoder
 from mmcot_data.encoders.base import Encoder
 from mmcot_data.extraction.config import ExtractionConfig
 from mmcot_data.extraction.finish import ExtractionSummary, finish_extraction
-from mmcot_data.extraction.folder import remove_temporary
 from mmcot_data.extraction.plan import plan_extraction
 from mmcot_data.extraction.shard import Progress, extract_shard
 from mmcot_data.scienceqa import read_scienceqa
+from mmcot_data.shards.folder import write_folder
 from mmcot_data.tables import write_tables
 
 __all__ = ["extract_features"]
@@ -25,8 +25,8 @@ def extract_features(
     """Extract the features of a data set, and write its tables beside them.
 
     Whatever stops it, the same call continues with the first shard that is not complete, and the
-    shards are in the end those of a run that was not stopped. Only one process may extract into
-    a feature set in this way.
+    shards are in the end those of a run that was not stopped. One process at a time may extract
+    into a feature set.
 
     Args:
         config: The request.
@@ -37,9 +37,10 @@ def extract_features(
     Raises:
         DataError: If the data set can't be read, or the artifact root holds another one.
         EncoderError: If the encoder can't be loaded, or its output is wrong.
-        ExtractionError: If more pictures fail than ``config.max_failures`` allows, or the folder
-            was made for other pictures.
-        ShardError: If features are not finite, or the folder is damaged.
+        ExtractionError: If more pictures fail than ``config.max_failures`` allows.
+        FolderLockedError: If another process writes into the feature set.
+        ShardError: If features are not finite, or the folder is damaged or was made for other
+            pictures.
         SpecMismatchError: If the folder's features were made in another way.
     """
     data = read_scienceqa(config.data)
@@ -47,17 +48,17 @@ def extract_features(
     encoder = encoder or load_encoder(config.encoder)
     start = time.perf_counter()
     plan = plan_extraction(config, encoder, data)
-    remove_temporary(plan.folder)
-    pending = plan.pending()
     total = sum(len(shard.images) for shard in plan.shards)
-    todo = sum(len(plan.shards[number].images) for number in pending)
-    done = total - todo
     report = on_progress or _ignore
-    report(done, total)
-    for number in pending:
-        extract_shard(plan, number, encoder, _after(done, total, report))
-        done += len(plan.shards[number].images)
-    summary = finish_extraction(plan)
+    with write_folder(plan.folder, plan.spec, plan.key):
+        pending = plan.pending()
+        todo = sum(len(plan.shards[number].images) for number in pending)
+        done = total - todo
+        report(done, total)
+        for number in pending:
+            extract_shard(plan, number, encoder, _after(done, total, report))
+            done += len(plan.shards[number].images)
+        summary = finish_extraction(plan)
     return replace(summary, num_extracted=todo, seconds=time.perf_counter() - start)
 
 

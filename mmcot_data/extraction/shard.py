@@ -15,9 +15,9 @@ import torch
 
 from mmcot_data.encoders.base import Encoder
 from mmcot_data.errors import EncoderError, ExtractionError, ImageError
-from mmcot_data.extraction.folder import read_complete
 from mmcot_data.extraction.plan import ExtractionPlan, PlannedImage, PlannedShard
 from mmcot_data.images import bytes_sha256, decode_rgb, pixel_sha256, read_image_bytes
+from mmcot_data.shards.folder import read_complete
 from mmcot_data.shards.manifest import FailedImage, ShardCommit, commit_path, write_commit
 from mmcot_data.shards.schema import ShardRecord
 from mmcot_data.shards.writer import cast_features, write_shard

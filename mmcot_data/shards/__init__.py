@@ -5,7 +5,8 @@
     features = open_features("shards/detr")
     features_BPD, mask_BP = features.gather(["42", "7"])
 
-Reading needs numpy and polars only; ``mmcot_data.shards.torch`` adds a PyTorch data set.
+Reading needs the core packages only; ``mmcot_data.shards.torch`` adds PyTorch data sets and
+loaders.
 """
 
 from mmcot_data.shards.reader import FeatureSet, open_features

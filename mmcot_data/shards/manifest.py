@@ -1,12 +1,11 @@
 """manifest.json of a feature set, and the commit record beside each shard."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mmcot_data.errors import ShardError
-from mmcot_data.files import write_json
+from mmcot_data.sealed_json import parse_sealed_json, write_sealed_json
 from mmcot_data.shards.schema import (
     FORMAT_VERSION,
     FeatureSpec,
@@ -16,17 +15,19 @@ from mmcot_data.shards.schema import (
 )
 
 __all__ = [
+    "MANIFEST",
     "FailedImage",
     "Manifest",
     "ShardCommit",
     "commit_path",
+    "parse_manifest",
     "read_commit",
     "read_manifest",
     "write_commit",
     "write_manifest",
 ]
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +40,7 @@ class Manifest:
     """Digest of the (question id, role, image) rows that were asked for."""
     index_sha256: str
     """Hex digest of index.parquet."""
+    index_nbytes: int
     rows: int
     shards: tuple[ShardRecord, ...]
     """The shards that have rows, in the plan's order."""
@@ -61,7 +63,7 @@ class ShardCommit:
     plan: PlanKey
     shard: ShardRecord
     pixel_sha256: tuple[str, ...]
-    """Hex digest of each row's decoded picture."""
+    """Hex digest of each row's decoded picture; empty strings where it is not known."""
     failed: tuple[FailedImage, ...]
 
 
@@ -72,25 +74,35 @@ def read_manifest(folder: Path) -> Manifest:
         ShardError: If there is none, which means that the folder is unfinished; or if it is
             damaged or of another format version.
     """
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if not path.is_file():
         state = "is unfinished: it has no manifest.json" if folder.is_dir() else "does not exist"
         raise ShardError(
             f"the feature set {folder} {state}; run `mmcot-data extract DATA --encoder NAME --out "
             f"{folder.parent}` (the same command continues an interrupted one)"
         )
-    value = _read_object(path, Manifest)
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """The manifest from the bytes of manifest.json; ``where`` names it in errors.
+
+    Raises:
+        ShardError: If it is damaged or of another format version.
+    """
+    value = _parse_object(data, Manifest, where)
+    names = ("request_sha256", "index_sha256", "index_nbytes", "rows")
     return Manifest(
-        spec=FeatureSpec.from_json(value["spec"], f"{path}: spec"),
-        plan=PlanKey.from_json(value["plan"], f"{path}: plan"),
-        shards=tuple(ShardRecord.from_json(v, f"{path}: shards") for v in value["shards"]),
-        **{key: value[key] for key in ("request_sha256", "index_sha256", "rows")},
+        spec=FeatureSpec.from_json(value["spec"], f"{where}: spec"),
+        plan=PlanKey.from_json(value["plan"], f"{where}: plan"),
+        shards=tuple(ShardRecord.from_json(v, f"{where}: shards") for v in value["shards"]),
+        **{name: value[name] for name in names},
     )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json, atomically; it is written last and makes the folder finished."""
-    write_json(folder / _MANIFEST, {"format_version": FORMAT_VERSION, **asdict(manifest)})
+    write_sealed_json(folder / MANIFEST, {"format_version": FORMAT_VERSION, **asdict(manifest)})
 
 
 def commit_path(shard: Path) -> Path:
@@ -104,7 +116,7 @@ def read_commit(path: Path) -> ShardCommit:
     Raises:
         ShardError: If it is damaged or of another format version.
     """
-    value = _read_object(path, ShardCommit)
+    value = _parse_object(path.read_bytes(), ShardCommit, str(path))
     failed = (parse_fields(FailedImage, v, f"{path}: failed") for v in value["failed"])
     return ShardCommit(
         spec=FeatureSpec.from_json(value["spec"], f"{path}: spec"),
@@ -118,17 +130,14 @@ def read_commit(path: Path) -> ShardCommit:
 def write_commit(folder: Path, commit: ShardCommit) -> None:
     """Write a shard's commit record, atomically; the shard itself must be in place already."""
     path = commit_path(folder / commit.shard.file)
-    write_json(path, {"format_version": FORMAT_VERSION, **asdict(commit)})
+    write_sealed_json(path, {"format_version": FORMAT_VERSION, **asdict(commit)})
 
 
-def _read_object(path: Path, cls: type[Any]) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ShardError(f"{path} is damaged: not JSON ({error})") from error
-    version = value.pop("format_version", None) if isinstance(value, dict) else None
+def _parse_object(data: bytes, cls: type[Any], where: str) -> dict[str, Any]:
+    value = parse_sealed_json(data, where)
+    version = value.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ShardError(
-            f"{path}: format version is {version}, this version of mmcot reads {FORMAT_VERSION}"
+            f"{where}: format version is {version}, this version of mmcot reads {FORMAT_VERSION}"
         )
-    return parse_fields(cls, value, str(path))
+    return parse_fields(cls, value, where)

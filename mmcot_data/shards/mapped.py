@@ -1,96 +1,251 @@
-"""One shard as a memory map: opened when first used, never copied, safe to pickle and to fork.
+"""The rows of all shards as one array in virtual memory.
 
-Shape suffixes: N = images, P = patches, D = feature width.
+Each shard's block of rows is a memory map of its file, and the blocks stand in one range of
+addresses, every one at a multiple of the row size, so that a row of any shard is an element of one
+array and a batch is a single ``take``. Nothing is copied and nothing private is allocated: the
+pages are the operating system's cache of the files, shared by all processes.
+
+Shape suffixes: G = rows of the array (with gaps between shards), P = patches, D = feature width.
 """
 
-import errno
+import ctypes
+import hashlib
+import math
 import mmap
 import os
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mmcot_data.errors import ShardError
-from mmcot_data.shards.schema import FeatureSpec, ShardRecord
+from mmcot_data.errors import ShardError, SpecMismatchError
+from mmcot_data.shards.location import Location
+from mmcot_data.shards.schema import FeatureSpec, ShardRecord, find_spec, list_differences
 
-__all__ = ["MappedShard"]
+__all__ = ["Check", "MappedRows"]
+
+Check = Literal["rows", "size"]
+"""``rows``: a shard's header when it is opened, and each row when it is first read, are compared
+with their checksums. ``size``: only the size of the file is."""
+
+_NEW, _HINTED, _READ = 0, 1, 2
+_MAP_FIXED = 0x10
 
 
-class MappedShard:
-    """The rows of one shard; both containers hold them as one block, so no library is needed.
+class MappedRows:
+    """Rows of shards, each opened when its first row is read; safe to pickle and to fork.
 
     Args:
-        path: The shard.
-        record: Its record in the manifest.
+        location: The feature set's folder.
+        records: The shards' records in the manifest.
         spec: Shape and dtype of a row.
+        check: What is compared with checksums.
 
     Raises:
-        ShardError: If the record contradicts the spec.
+        ShardError: If a record contradicts the spec.
     """
 
-    def __init__(self, path: Path, record: ShardRecord, spec: FeatureSpec) -> None:
-        self.path = path
-        self.record = record
+    def __init__(
+        self,
+        location: Location,
+        records: Sequence[ShardRecord],
+        spec: FeatureSpec,
+        check: Check = "rows",
+    ) -> None:
+        self.records = tuple(records)
+        self._location = location
+        self._spec = spec
+        self._check = check
         self.dtype = np.dtype(spec.dtype).newbyteorder("<")
-        self.shape = (record.rows, *spec.row_shape)
-        self.row_nbytes = spec.num_patches * spec.feature_dim * self.dtype.itemsize
-        expected = record.rows * self.row_nbytes
-        if record.data_nbytes != expected or record.data_offset + expected > record.file_nbytes:
-            raise ShardError(
-                f"{path}: the manifest is damaged: {record.data_nbytes} bytes of features at "
-                f"{record.data_offset} in a file of {record.file_nbytes}, expected {expected} "
-                f"for {record.rows} rows"
-            )
-        self._map: mmap.mmap | None = None
-        self._features_NPD: npt.NDArray[np.floating[Any]] | None = None
+        self._row_nbytes = math.prod(spec.row_shape) * self.dtype.itemsize
+        for record in self.records:
+            _check_record(f"{location}/{record.file}", record, self._row_nbytes)
+        self.starts, self.zero = self._arrange()
+        self._start()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None, "_features_NPD": None}
+        lazy = ("_memory", "_rows_GPD", "_state_G", "_crc_G", "_opened")
+        return {name: value for name, value in self.__dict__.items() if name not in lazy}
 
-    def features(self) -> npt.NDArray[np.floating[Any]]:
-        """All rows (N, P, D), read-only and without a copy.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def _arrange(self) -> tuple[npt.NDArray[np.int64], int]:
+        """First row of every shard in the array, each on a page; and of the row of zeros."""
+        step = mmap.PAGESIZE // math.gcd(self._row_nbytes, mmap.PAGESIZE)
+        starts, end = [], 0
+        for record in self.records:
+            starts.append(end)
+            end += -(-record.rows // step) * step
+        return np.array(starts, np.int64), end
+
+    def _start(self) -> None:
+        """Reserve addresses; pages that are no shard's read as zeros."""
+        self._memory: mmap.mmap | None = None
+        self._rows_GPD: npt.NDArray[np.floating[Any]] | None = None
+        self._state_G = np.full(self.zero + 1, _NEW, np.uint8)
+        self._state_G[self.zero] = _READ
+        self._crc_G = np.zeros(self.zero, np.uint32)
+        self._opened = [False] * len(self.records)
+
+    @property
+    def rows(self) -> npt.NDArray[np.floating[Any]]:
+        """The array (G, P, D), read-only.
+
+        Only what ``prepare`` was called for may be read; the row ``zero`` is always zeros.
+        """
+        if self._rows_GPD is None:
+            shift = self._shift
+            nbytes = (self.zero + 1) * self._row_nbytes
+            self._memory = mmap.mmap(
+                -1, shift + nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ
+            )
+            flat = np.frombuffer(self._memory, self.dtype, nbytes // self.dtype.itemsize, shift)
+            self._rows_GPD = flat.reshape(-1, *self._spec.row_shape)
+        return self._rows_GPD
+
+    def shard(self, number: int) -> npt.NDArray[np.floating[Any]]:
+        """All rows (N, P, D) of one shard, without a check of the rows' checksums.
 
         Raises:
-            ShardError: If the file is absent or has another size than the manifest says.
+            ShardError: If the file is absent, has another size, or is another shard.
         """
-        if self._features_NPD is None:
-            self._map = self._open()
-            flat = np.frombuffer(
-                self._map, self.dtype, int(np.prod(self.shape)), self.record.data_offset
-            )
-            self._features_NPD = flat.reshape(self.shape)
-        return self._features_NPD
+        self._open(number)
+        start = int(self.starts[number])
+        return self.rows[start : start + self.records[number].rows]
 
-    def will_need(self, row: int) -> None:
-        """Start reading a row from the disk, and return at once.
+    def unread(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of the rows ``prepare`` has not been called for."""
+        return self._state_G[rows] != _READ
 
-        A map that is not in memory is read 7 to 30 times faster with this hint than without it.
+    def prepare(self, rows: npt.NDArray[np.int64]) -> None:
+        """Open the shards of these rows, and compare the checksum of each that is new.
+
+        Raises:
+            ShardError: If a shard or a row is damaged.
         """
-        self.features()
-        assert self._map is not None
-        start = self.record.data_offset + row * self.row_nbytes
-        page = start - start % mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_WILLNEED, page, start + self.row_nbytes - page)
+        self.will_need(rows)
+        for row in rows[self.unread(rows)].tolist():
+            if self._check == "rows" and zlib.crc32(self.rows[row]) != self._crc_G[row]:
+                number = self._number(row)
+                raise ShardError(
+                    f"{self.name(number)} is damaged: the checksum of row "
+                    f"{row - self.starts[number]} is wrong; `mmcot-data verify` lists all that is "
+                    "damaged; restore the file, or run what made the feature set again"
+                )
+            self._state_G[row] = _READ
 
-    def _open(self) -> mmap.mmap:
+    def will_need(self, rows: npt.NDArray[np.int64], *, again: bool = False) -> None:
+        """Start reading rows from the disk, and return at once.
+
+        A map that is not in memory is read 7 to 30 times faster with this hint than without it; in
+        memory it costs as much as the copy. So each row is hinted at once.
+
+        Args:
+            rows: Rows of the array.
+            again: Hint at them even so, since they may have left the memory.
+        """
+        wanted = rows != self.zero if again else self._state_G[rows] == _NEW
+        for row in rows[wanted].tolist():
+            self._open(self._number(row))
+            assert self._memory is not None
+            start = self._shift + row * self._row_nbytes
+            page = start - start % mmap.PAGESIZE
+            self._memory.madvise(mmap.MADV_WILLNEED, page, start + self._row_nbytes - page)
+            self._state_G[row] = max(self._state_G[row], _HINTED)
+
+    def damaged_rows(self, number: int) -> list[int]:
+        """Rows of a shard whose checksum is wrong; reads all of them."""
+        rows_NPD, start = self.shard(number), int(self.starts[number])
+        return [
+            row
+            for row, row_PD in enumerate(rows_NPD)
+            if zlib.crc32(row_PD) != self._crc_G[start + row]
+        ]
+
+    def name(self, number: int) -> str:
+        """Where a shard is, for messages."""
+        return f"{self._location}/{self.records[number].file}"
+
+    def path(self, number: int) -> Path:
+        """A shard's file on the local disk; one at a URL is downloaded.
+
+        Raises:
+            ShardError: If it is absent or has another size than the manifest says.
+        """
+        record = self.records[number]
+        return self._location.file(record.file, sha256=record.sha256, nbytes=record.file_nbytes)
+
+    @property
+    def _shift(self) -> int:
+        """Bytes before the array: not 0 where pages are larger than the shards' alignment."""
+        return self.records[0].data_offset % mmap.PAGESIZE if self.records else 0
+
+    def _number(self, row: int) -> int:
+        return int(np.searchsorted(self.starts, row, side="right")) - 1
+
+    def _open(self, number: int) -> None:
+        if self._opened[number]:
+            return
+        record, path, start = self.records[number], self.path(number), int(self.starts[number])
+        with path.open("rb") as file:
+            head = file.read(record.data_offset)
+            file.seek(record.data_offset + record.data_nbytes)
+            tail = file.read()
+            if self._check == "rows":
+                self._check_header(number, head + tail)
+            file.seek(record.crc_offset)
+            crc = np.frombuffer(file.read(4 * record.rows), "<u4")
+            self._crc_G[start : start + record.rows] = crc
+            address = self.rows.ctypes.data + start * self._row_nbytes - self._shift
+            offset = record.data_offset - self._shift
+            _map_file(file.fileno(), address, record.data_nbytes + self._shift, offset)
+        self._opened[number] = True
+
+    def _check_header(self, number: int, header: bytes) -> None:
+        """Compare what describes the rows with the manifest: a shard of another set is refused."""
+        if hashlib.sha256(header).hexdigest() == self.records[number].header_sha256:
+            return
         try:
-            with self.path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != self.record.file_nbytes:
-                    raise ShardError(
-                        f"{self.path} is damaged: it has {size} bytes, the manifest says "
-                        f"{self.record.file_nbytes}; run the same extraction again to repair it"
-                    )
-                return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        except FileNotFoundError as error:
+            differences = list_differences(self._spec.to_json(), find_spec(header))
+        except ValueError as error:
             raise ShardError(
-                f"{self.path} is listed in manifest.json but absent; run the same extraction again"
+                f"{self.name(number)} is damaged: the spec in it can't be read; restore it, or run "
+                "what made the feature set again"
             ) from error
-        except OSError as error:
-            if error.errno != errno.EMFILE:
-                raise
-            raise ShardError(
-                f"{self.path}: too many open files; raise the limit with `ulimit -n 65536`"
-            ) from error
+        if differences:
+            raise SpecMismatchError(
+                f"{self.name(number)} is a shard of another feature set, or damaged:\n  "
+                + "\n  ".join(differences)
+            )
+        raise ShardError(
+            f"{self.name(number)} is damaged, or a shard of another extraction: its header is not "
+            "the one that manifest.json describes; restore it, or run what made the feature set "
+            "again"
+        )
+
+
+def _check_record(name: str, record: ShardRecord, row_nbytes: int) -> None:
+    expected = record.rows * row_nbytes
+    end = max(record.data_offset + expected, record.crc_offset + 4 * record.rows)
+    if record.data_nbytes != expected or end > record.file_nbytes:
+        raise ShardError(
+            f"{name}: the manifest is damaged: {record.data_nbytes} bytes of features at "
+            f"{record.data_offset} and checksums at {record.crc_offset} in a file of "
+            f"{record.file_nbytes}, expected {expected} for {record.rows} rows"
+        )
+
+
+def _map_file(descriptor: int, address: int, nbytes: int, offset: int) -> None:
+    """Map a part of a file, read-only, at an address that this process has reserved."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]
+    flags = mmap.MAP_SHARED | _MAP_FIXED
+    if libc.mmap(address, nbytes, mmap.PROT_READ, flags, descriptor, offset) != address:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mmap: {os.strerror(code)}")

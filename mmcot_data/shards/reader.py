@@ -1,42 +1,67 @@
 """Read a feature set by question id.
 
-Shape suffixes: B = batch, P = patches, D = feature width.
+Shape suffixes: B = batch, R = pictures side by side, P = patches of a question (R times those of a
+row), D = feature width.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+import resource
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
-from mmcot_data.errors import ShardError
-from mmcot_data.files import file_sha256
-from mmcot_data.shards.manifest import Manifest, read_manifest
-from mmcot_data.shards.mapped import MappedShard
+from mmcot_data.shards.mapped import Check
+from mmcot_data.shards.places import find_places
 from mmcot_data.shards.schema import FeatureSpec
+from mmcot_data.shards.store import ShardStore, open_store
 
 __all__ = ["FeatureSet", "open_features"]
 
+_AHEAD_NBYTES = 64 * 2**20
+_HINTED_BATCHES = 256
+_WATCHED = 16
 
-def open_features(path: str | Path, *, roles: Sequence[str] = ("question",)) -> "FeatureSet":
+
+def open_features(
+    path: str | Path,
+    *,
+    roles: Sequence[str] | Literal["all"] = ("question",),
+    combine: Literal["first", "all"] = "first",
+    expect: FeatureSpec | Mapping[str, Any] | None = None,
+    check: Check = "rows",
+    cache: Path | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> "FeatureSet":
     """Open a finished feature set; no shard is touched before its first row is asked for.
 
     Args:
-        path: The feature set's folder, such as ``shards/detr``.
-        roles: Image roles in the order of preference: a question is given the features of the
-            first of them that it has. Multimodal-CoT used ``("question", "choice_0")``.
+        path: The feature set's folder, such as ``shards/detr``, or its URL, such as
+            ``s3://bucket/shards/detr`` or ``https://host/detr`` (needs ``mmcot[cloud]``).
+        roles: Image roles in the order of preference. ``all``: every role that the index has.
+        combine: ``first``: a question is given the features of the first of the roles that it has;
+            Multimodal-CoT did so with ``("question", "choice_0")``. ``all``: it is given those of
+            all the roles, side by side in the order of ``roles``.
+        expect: Spec that the features must have, or some of its fields, as
+            ``{"encoder": "detr", "revision": "1b3e7c2"}``.
+        check: ``rows`` compares each shard's header when it is opened, and each row when it is
+            first read, with their checksums; ``size`` only compares the files' sizes.
+        cache: Folder in which files of a URL are kept; by default ``$MMCOT_CACHE`` or
+            ``~/.cache/mmcot``. A file is downloaded when it is first needed, and its sha256 is
+            compared.
+        storage_options: For fsspec, as ``{"anon": True}``; credentials are found as usual.
 
     Raises:
         ShardError: If the folder is unfinished, damaged, or of another format version.
+        SpecMismatchError: If the features are not what ``expect`` says; lists what differs.
     """
-    folder = Path(path)
-    manifest = read_manifest(folder)
-    shards = [
-        MappedShard(folder / record.file, record, manifest.spec) for record in manifest.shards
-    ]
-    return FeatureSet(manifest.spec, shards, _read_places(folder, manifest, roles))
+    store = open_store(
+        path, expect=expect, check=check, cache=cache, storage_options=storage_options
+    )
+    return FeatureSet(store, roles=roles, combine=combine)
 
 
 class FeatureSet:
@@ -45,50 +70,76 @@ class FeatureSet:
     It can be pickled, and used in threads and in forked or spawned processes.
 
     Args:
-        spec: What made the features.
-        shards: The shards that hold them.
-        places: Shard number, row and number of valid patches, by question id.
+        store: The opened shards.
+        roles: As for ``open_features``.
+        combine: As for ``open_features``.
     """
 
     def __init__(
         self,
-        spec: FeatureSpec,
-        shards: Sequence[MappedShard],
-        places: dict[str, tuple[int, int, int]],
+        store: ShardStore,
+        *,
+        roles: Sequence[str] | Literal["all"] = ("question",),
+        combine: Literal["first", "all"] = "first",
     ) -> None:
-        self.spec = spec
-        self._shards = list(shards)
-        self._places = places
+        self.spec = store.spec
+        self._mapped = store.mapped
+        self._places = find_places(store.read_index(), store.mapped, roles, combine)
+        P = self.spec.num_patches
+        self._masks = np.arange(P) < np.arange(P + 1)[:, None]
+        self._hinted_batches = self._num_copied = 0
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places.positions)
 
     def __contains__(self, question_id: object) -> bool:
-        return question_id in self._places
+        return question_id in self._places.positions
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._places.positions)
 
     @property
     def question_ids(self) -> list[str]:
         """Ids of the questions that have features, in the order of the index."""
-        return list(self._places)
+        return list(self._places.positions)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The image roles that were asked for, in their order."""
+        return self._places.roles
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """(P, D): the shape of one question's features."""
+        return self._places.rows_QR.shape[1] * self.spec.num_patches, self.spec.feature_dim
 
     def __getitem__(self, question_id: str) -> npt.NDArray[np.floating[Any]]:
-        """The features of one question: a read-only view (P, D) of the file.
+        """The features (P, D) of one question; a read-only view of the file if R is 1.
 
         Raises:
             KeyError: If the question has no features.
+            ShardError: If a shard is absent or damaged.
         """
-        if question_id not in self._places:
+        position = self._places.positions.get(question_id)
+        if position is None:
             raise KeyError(f"question {question_id!r} has no features in this feature set")
-        shard, row, _ = self._places[question_id]
-        return self._shards[shard].features()[row]
+        rows_R = self._places.rows_QR[position]
+        if len(rows_R) > 1:
+            return self.gather([question_id])[0][0]
+        self._mapped.prepare(rows_R)
+        return self._mapped.rows[rows_R[0]]
+
+    def role_mask(self, question_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which pictures each question has: (B, R), in the order of ``roles`` if all are read."""
+        return self._places.rows_QR[self._find(question_ids)] != self._mapped.zero
 
     def gather(
         self, question_ids: Sequence[str], out: npt.NDArray[np.floating[Any]] | None = None
     ) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_]]:
         """Features of several questions, copied into one array.
+
+        Rows that are read for the first time are asked of the disk all at once before the first of
+        them is copied.
 
         Args:
             question_ids: Ids in the order wanted; one may occur more than once. An id without
@@ -102,29 +153,30 @@ class FeatureSet:
             ValueError: If ``out`` has another shape or dtype.
             ShardError: If a shard is absent or damaged.
         """
-        shape = (len(question_ids), *self.spec.row_shape)
+        shape = (len(question_ids), *self.row_shape)
         if out is None:
-            out = np.empty(shape, self.spec.dtype)
-        elif out.shape != shape or out.dtype != self.spec.dtype:
-            raise ValueError(f"out is {out.dtype}{out.shape}, expected {self.spec.dtype}{shape}")
-        mask_BP = np.zeros(shape[:2], np.bool_)
-        places = [self._places.get(question_id) for question_id in question_ids]
-        for place in places:
-            if place is not None:
-                self._shards[place[0]].will_need(place[1])
-        for item, place in enumerate(places):
-            if place is None:
-                out[item] = 0
-            else:
-                shard, row, num_patches = place
-                out[item] = self._shards[shard].features()[row]
-                mask_BP[item, :num_patches] = True
-        return out, mask_BP
+            out = np.empty(shape, self._mapped.dtype)
+        elif out.shape != shape or out.dtype != self._mapped.dtype or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out is {out.dtype}{out.shape}, expected a contiguous {self.spec.dtype}{shape}"
+            )
+        positions = self._find(question_ids)
+        rows = self._places.rows_QR[positions].ravel()
+        if self._hinted_batches:
+            self._hinted_batches -= 1
+            self._mapped.will_need(rows, again=True)
+        if self._mapped.unread(rows).any():
+            self._mapped.prepare(rows)
+        self._copy(rows, out.reshape(-1, *self.spec.row_shape))
+        mask_BRP = self._masks[self._places.num_patches_QR[positions]]
+        return out, mask_BRP.reshape(shape[:2])
 
     def batches(
         self, question_ids: Sequence[str], batch_size: int
     ) -> Iterator[tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_]]]:
         """What ``gather`` gives, for consecutive parts of ``question_ids``.
+
+        Rows are asked of the disk some batches before they are copied.
 
         Args:
             question_ids: Ids in the order wanted.
@@ -135,50 +187,47 @@ class FeatureSet:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        return (
-            self.gather(question_ids[start : start + batch_size])
+        parts = (
+            question_ids[start : start + batch_size]
             for start in range(0, len(question_ids), batch_size)
         )
+        return (self.gather(part) for part in self.ahead(parts))
+
+    def ahead(self, batches: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+        """The same batches of ids, each with a head start for the disk.
+
+        The rows of 64 MiB of the following batches are asked of the disk before a batch is given.
+        """
+        queue: deque[Sequence[str]] = deque()
+        nbytes = 0
+        row_nbytes = int(np.prod(self.row_shape)) * np.dtype(self.spec.dtype).itemsize
+        for batch in batches:
+            rows = self._places.rows_QR[self._find(batch)].ravel()
+            self._mapped.will_need(rows, again=self._hinted_batches > 0)
+            queue.append(batch)
+            nbytes += len(batch) * row_nbytes
+            while nbytes > _AHEAD_NBYTES:
+                nbytes -= len(queue[0]) * row_nbytes
+                yield queue.popleft()
+        yield from queue
+
+    def _find(self, question_ids: Sequence[str]) -> npt.NDArray[np.intp]:
+        absent = itertools.repeat(len(self._places.positions))
+        found = map(self._places.positions.get, question_ids, absent)
+        return np.fromiter(found, np.intp, len(question_ids))
+
+    def _copy(
+        self, rows: npt.NDArray[np.int64], rows_NPD: npt.NDArray[np.floating[Any]]
+    ) -> None:
+        """Where rows that were read before have left the memory, hint at all rows for a while."""
+        self._num_copied += 1
+        watched = self._num_copied % _WATCHED == 0
+        faults = _num_major_faults() if watched else 0
+        self._mapped.rows.take(rows, axis=0, out=rows_NPD, mode="clip")
+        if watched and _num_major_faults() > faults:
+            self._hinted_batches = _HINTED_BATCHES
 
 
-def _read_places(
-    folder: Path, manifest: Manifest, roles: Sequence[str]
-) -> dict[str, tuple[int, int, int]]:
-    path = folder / "index.parquet"
-    if not path.is_file() or file_sha256(path) != manifest.index_sha256:
-        raise ShardError(
-            f"{path} is absent or not the one that manifest.json describes; run the same "
-            "extraction again to write it anew"
-        )
-    files = pl.DataFrame(
-        {
-            "shard": [record.file for record in manifest.shards],
-            "number": range(len(manifest.shards)),
-            "rows": [record.rows for record in manifest.shards],
-        },
-        schema={"shard": pl.String, "number": pl.Int64, "rows": pl.Int64},
-    )
-    preference = pl.DataFrame(
-        {"role": list(roles), "preference": range(len(roles))},
-        schema={"role": pl.String, "preference": pl.Int64},
-    )
-    columns = ["question_id", "role", "shard", "row", "num_patches"]
-    index = (
-        pl.read_parquet(path, columns=columns)
-        .filter(pl.col("row").is_not_null())
-        .join(files, on="shard", how="left", maintain_order="left")
-    )
-    if (lost := index.filter(~(pl.col("row") < pl.col("rows")).fill_null(value=False))).height:
-        raise ShardError(
-            f"{path} is damaged: {lost.height} rows point outside the shards of manifest.json, "
-            f"the first for question {lost['question_id'][0]!r}"
-        )
-    chosen = (
-        index.with_row_index("order")
-        .join(preference, on="role")
-        .sort("preference")
-        .unique("question_id", keep="first", maintain_order=True)
-        .sort("order")
-    )
-    places = chosen.select("number", "row", "num_patches").rows()
-    return dict(zip(chosen["question_id"], places, strict=True))
+def _num_major_faults() -> int:
+    """Page faults of this thread that had to wait for the disk."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt

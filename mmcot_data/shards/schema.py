@@ -1,6 +1,8 @@
 """What a shard says about itself: the spec of its features, its plan and its record."""
 
 import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -14,6 +16,7 @@ __all__ = [
     "PlanKey",
     "ShardRecord",
     "StorageDtype",
+    "find_spec",
     "list_differences",
     "parse_fields",
 ]
@@ -35,7 +38,8 @@ class FeatureSpec:
     encoder: str
     model_id: str
     revision: str | None
-    weights_sha256: str
+    weights_sha256: str | None
+    """None where it is not known, as for features that were imported."""
     random_weights: int | None
     """Seed of random weights; None for trained ones."""
     layer: str
@@ -45,6 +49,10 @@ class FeatureSpec:
     """Of the computation; ``dtype`` is that of the storage."""
     num_patches: int
     feature_dim: int
+    grid: tuple[int, int] | None
+    """Rows and columns: the last rows x columns patches lie on this grid over the (cropped)
+    picture, row by row; those before them are class or register tokens. None if the patches have
+    no place in the picture, as DETR's object queries."""
     versions: dict[str, str]
     """Versions of the libraries that computed the features."""
     dtype: StorageDtype
@@ -61,6 +69,8 @@ class FeatureSpec:
                 f"features have shape ({self.num_patches}, {self.feature_dim}), expected at least "
                 "one patch and one feature"
             )
+        if self.grid is not None and not 1 <= math.prod(self.grid) <= self.num_patches:
+            raise ShardError(f"a grid of {self.grid} does not fit {self.num_patches} patches")
 
     @classmethod
     def from_json(cls, value: Any, where: str = "the spec") -> Self:
@@ -69,7 +79,9 @@ class FeatureSpec:
         Raises:
             ShardError: If a field is missing or unknown.
         """
-        return cls(**parse_fields(cls, value, where))
+        found = parse_fields(cls, value, where)
+        grid = found["grid"]
+        return cls(**found | {"grid": grid and tuple(grid)})
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a JSON object."""
@@ -101,7 +113,7 @@ class PlanKey:
     shard_size: int
     """Rows in a full shard."""
     batch_size: int
-    """Images encoded together: it may change the rounding."""
+    """Images encoded together: it may change the rounding. 0 for features that were imported."""
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
@@ -119,7 +131,10 @@ class PlanKey:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
-    """One shard in the manifest. A shard all of whose pictures failed has a record but no file."""
+    """One shard in the manifest. A shard all of whose pictures failed has a record but no file.
+
+    With the offsets, rows and their checksums are read by memory map, without a library.
+    """
 
     file: str
     """Name inside the feature set's folder."""
@@ -129,9 +144,13 @@ class ShardRecord:
     data_offset: int
     """Byte at which the features start, a multiple of 4096."""
     data_nbytes: int
+    crc_offset: int
+    """Byte at which the rows' CRC-32 start: one little-endian uint32 a row."""
     file_nbytes: int
     sha256: str
     """Hex digest of the whole file."""
+    header_sha256: str
+    """Hex digest of all that is before and after the features."""
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
@@ -151,8 +170,10 @@ class ShardRecord:
             failed=failed,
             data_offset=0,
             data_nbytes=0,
+            crc_offset=0,
             file_nbytes=0,
             sha256=hashlib.sha256().hexdigest(),
+            header_sha256=hashlib.sha256().hexdigest(),
         )
 
 
@@ -170,6 +191,20 @@ def parse_fields(cls: type[Any], value: Any, where: str) -> dict[str, Any]:
         *(f"{name} is unknown" for name in sorted(value.keys() - expected)),
     ]:
         raise ShardError(f"{where} is damaged or of another version: {', '.join(problems)}")
+    return value
+
+
+def find_spec(header: bytes) -> dict[str, Any]:
+    """The spec that a shard repeats, as JSON object, from the bytes around its features.
+
+    Both containers hold it as plain text. Their libraries are not asked, since a damaged file can
+    make them hang or crash.
+
+    Raises:
+        ValueError: If there is none, or if it is no JSON.
+    """
+    text = header[header.index(b'{"encoder": ') :].decode("ascii", errors="replace")
+    value: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
     return value
 
 

@@ -3,6 +3,7 @@
 Shape suffixes: N = images, P = patches, D = feature width.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcot_data.errors import ShardError
-from mmcot_data.files import file_sha256, replace_file
-from mmcot_data.shards.arrow import write_arrow
-from mmcot_data.shards.hdf5 import write_hdf5
-from mmcot_data.shards.schema import Container, FeatureSpec, ShardRecord, StorageDtype
+from mmcot_data.files import replace_file
+from mmcot_data.shards.columns import ShardColumns
+from mmcot_data.shards.containers import SUFFIXES, frame_shard
+from mmcot_data.shards.schema import FeatureSpec, ShardRecord, StorageDtype
 
-__all__ = ["SUFFIXES", "cast_features", "write_shard"]
-
-SUFFIXES: dict[Container, str] = {"hdf5": ".h5", "arrow": ".arrow"}
-_WRITERS = {".h5": write_hdf5, ".arrow": write_arrow}
+__all__ = ["cast_features", "write_shard"]
 
 
 def cast_features(
@@ -30,10 +28,10 @@ def cast_features(
     Args:
         features_NPD: Features of shape (N, P, D).
         dtype: ``float16`` or ``float32``.
-        names: What each image is called in errors.
+        names: What each picture is called in errors.
 
     Raises:
-        ShardError: If a value is not finite, or is too large for the dtype; names the image.
+        ShardError: If a value is not finite, or is too large for the dtype; names the picture.
     """
     with np.errstate(over="ignore"):
         stored_NPD = features_NPD.astype(dtype, copy=False)
@@ -55,55 +53,49 @@ def write_shard(
     Args:
         path: Final path, ending in ``.h5`` or ``.arrow``.
         features_NPD: Features in the spec's dtype, shape (N, P, D) with N of at least 1.
-        image_sha256_N32: Sha256 of each picture's file, as (N, 32) bytes.
+        image_sha256_N32: Sha256 of each picture's file, as (N, 32) bytes; zeros if unknown.
         spec: What made the features.
         num_patches_N: Valid patches of each image; all of them if None.
         failed: Pictures of the shard's part of the plan without a row, for the record.
 
     Returns:
-        The shard's record; its commit record is the caller's to write.
+        The shard's record; its commit record is the caller's to write. The checksums are of what
+        was given to the system to write, not of what the disk gives back.
 
     Raises:
-        ShardError: If the arrays do not fit the spec, or a value is not finite. Nothing is left
-            at ``path`` then, or what was there before.
+        ShardError: If the arrays do not fit the spec, or a value is not finite.
+        DiskFullError: If there is no room.
+
+        After an error nothing is left at ``path``, or what was there before.
     """
-    if path.suffix not in _WRITERS:
-        raise ShardError(f"{path}: expected a name that ends in {' or '.join(_WRITERS)}")
+    if path.suffix not in SUFFIXES.values():
+        raise ShardError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES.values())}")
     if num_patches_N is None:
         num_patches_N = np.full(len(features_NPD), spec.num_patches, np.int32)
-    N = len(features_NPD)
-    columns: list[tuple[str, npt.NDArray[Any], tuple[int, ...], str]] = [
-        ("features", features_NPD, (N, *spec.row_shape), spec.dtype),
-        ("image_sha256", image_sha256_N32, (N, 32), "uint8"),
-        ("num_patches", num_patches_N, (N,), "int32"),
-    ]
-    for name, array, shape, dtype in columns:
-        if N == 0 or array.shape != shape or array.dtype != dtype:
-            raise ShardError(
-                f"{path.name}: {name} is {array.dtype}{array.shape}, expected {dtype}{shape} with "
-                "at least one row"
-            )
+    columns = ShardColumns.of(features_NPD, image_sha256_N32, num_patches_N, spec, path.name)
     _check_finite(features_NPD, [row.tobytes().hex() for row in image_sha256_N32])
-    features_NPD = np.ascontiguousarray(features_NPD)
-    image_sha256_N32 = np.ascontiguousarray(image_sha256_N32)
-    records = []
+    frame = frame_shard(path.suffix, columns, spec)
+    features = columns.features_NPD.data.cast("B")
+    digest = hashlib.sha256()
 
     def write(tmp: Path) -> None:
-        offset = _WRITERS[path.suffix](tmp, features_NPD, image_sha256_N32, num_patches_N, spec)
-        records.append(
-            ShardRecord(
-                file=path.name,
-                rows=N,
-                failed=failed,
-                data_offset=offset,
-                data_nbytes=features_NPD.nbytes,
-                file_nbytes=tmp.stat().st_size,
-                sha256=file_sha256(tmp),
-            )
-        )
+        with tmp.open("wb") as file:
+            for part in (frame.head, features, frame.tail):
+                digest.update(part)
+                file.write(part)
 
     replace_file(path, write)
-    return records[0]
+    return ShardRecord(
+        file=path.name,
+        rows=len(features_NPD),
+        failed=failed,
+        data_offset=len(frame.head),
+        data_nbytes=features.nbytes,
+        crc_offset=frame.crc_offset,
+        file_nbytes=len(frame.head) + features.nbytes + len(frame.tail),
+        sha256=digest.hexdigest(),
+        header_sha256=hashlib.sha256(frame.head + frame.tail).hexdigest(),
+    )
 
 
 def _check_finite(
@@ -121,4 +113,4 @@ def _check_finite(
             )
         else:
             problem = "are not finite: the model or its precision does not suit this picture"
-        raise ShardError(f"the features of image {name} {problem}")
+        raise ShardError(f"the features of picture {name} {problem}")

@@ -40,6 +40,7 @@ class FakeEncoder:
             "precision": "fp32",
             "num_patches": PATCHES,
             "feature_dim": WIDTH,
+            "grid": None,
             "versions": {"fake": "1"},
         }
 

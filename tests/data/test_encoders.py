@@ -408,6 +408,7 @@ def test_hf_flattens_maps_row_by_row(models):
         grid = ResNetModel.from_pretrained(models / "resnet").eval()(pixels).last_hidden_state
     rows, columns = grid.shape[2:]
     assert (encoder.num_patches, encoder.feature_dim) == (rows * columns, 16)
+    assert encoder.describe()["grid"] == [rows, columns]
     features_BPD = encoder.encode(pixels)
     torch.testing.assert_close(features_BPD[0, columns + 2], grid[0, :, 1, 2])
 
@@ -415,6 +416,7 @@ def test_hf_flattens_maps_row_by_row(models):
 def test_hf_draws_random_weights_from_a_folders_config(models):
     encoder = load_encoder(EncoderConfig(name=f"hf:{models / 'siglip'}", random_weights=2))
     assert (encoder.num_patches, encoder.feature_dim) == (16, 32)
+    assert encoder.describe()["grid"] == [4, 4]
     assert encoder.encode(encoder.prepare(noise(9, 9))[None]).isfinite().all()
 
 

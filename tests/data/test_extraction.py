@@ -97,7 +97,7 @@ def test_every_question_gets_its_own_picture(data, out, container, dtype):
     names = [f"{n:05d}-of-00003.{suffix}" for n in range(3)]
     records = [f"{name}.json" for name in names]
     assert sorted(path.name for path in (out / "fake").iterdir()) == sorted(
-        [*names, *records, "index.parquet", "manifest.json"]
+        [".lock", *names, *records, "index.parquet", "manifest.json"]
     )
 
 
@@ -196,7 +196,7 @@ def test_a_repaired_picture_needs_another_folder_as_the_advice_says(data, out):
     for advice in ("again only with the same picture files", f"delete {out / 'fake'} or choose"):
         assert advice in str(error.value)
     save_picture(picture_path(data, 9), 9)
-    with pytest.raises(ExtractionError, match="images_sha256"):
+    with pytest.raises(ShardError, match="images_sha256"):
         run(data, out, max_failures="3")
     shutil.rmtree(out / "fake")
     assert run(data, out, max_failures="3").num_failed == 3
@@ -236,13 +236,18 @@ def test_a_data_set_all_of_whose_pictures_are_missing_can_be_asked_for(data, out
     assert not features.gather(["1"])[1].any()
 
 
+def file_times(folder):
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
 def test_a_finished_folder_is_left_alone(data, out):
     run(data, out)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    before = file_times(out)
     encoder = FakeEncoder()
     summary = run(data, out, encoder)
     assert (summary.num_extracted, summary.num_distinct, encoder.batches) == (0, 12, [])
-    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    assert before == file_times(out)
 
 
 def test_killed_and_run_again_gives_the_same_bytes(data, out, tmp_path):
@@ -285,7 +290,7 @@ def test_an_interrupted_shard_leaves_nothing_and_is_made_again(data, out, tmp_pa
     (out / "fake" / ".00001-of-00003.h5.123.tmp").write_bytes(b"half a shard")
     assert run(data, out).num_extracted == 7
     assert shard_bytes(out / "fake") == shard_bytes(tmp_path / "whole" / "fake")
-    assert list((out / "fake").glob(".*")) == []
+    assert list((out / "fake").glob(".*.tmp")) == []
 
 
 def test_shards_do_not_depend_on_who_makes_them_in_which_order(data, out, tmp_path):
@@ -332,14 +337,14 @@ def test_another_plan_is_refused_with_what_differs(data, out, finished, changes,
     run(data, out)
     if not finished:
         (out / "fake" / "manifest.json").unlink()
-    with pytest.raises(ExtractionError, match=message):
+    with pytest.raises(ShardError, match=message):
         run(data, out, **changes)
 
 
 def test_a_changed_picture_is_another_plan(data, out):
     run(data, out)
     save_picture(picture_path(data, 5), 1000)
-    with pytest.raises(ExtractionError, match="images_sha256"):
+    with pytest.raises(ShardError, match="images_sha256"):
         run(data, out)
 
 
@@ -432,7 +437,7 @@ def test_features_that_are_not_finite_name_the_picture_and_leave_nothing(
 ):
     with pytest.raises(ShardError, match=rf"train/0/image\.png.*{message}"):
         run(data, out, FakeEncoder(factor=factor))
-    assert not (out / "fake").exists()
+    assert [path.name for path in (out / "fake").iterdir()] == [".lock"]
 
 
 def test_an_encoder_that_breaks_its_promise_is_an_error(data, out):

@@ -45,7 +45,8 @@ def shards(folder):
 
 
 def written(folder):
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+    files = (path for path in folder.iterdir() if path.name != ".lock")
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
 def digests(folder):

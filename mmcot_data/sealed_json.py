@@ -1,0 +1,58 @@
+"""JSON files that carry their own checksum, so that a changed byte is found when they are read.
+
+The last entry of the object, ``self_sha256``, is the sha256 of the file with these 64 digits
+replaced by zeros.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mmcot_data.errors import ShardError
+from mmcot_data.files import write_bytes
+
+__all__ = ["parse_sealed_json", "write_sealed_json"]
+
+_SEAL = re.compile(rb'"self_sha256": "([0-9a-f]{64})"\n\}\n\Z')
+_ZEROS = b"0" * 64
+
+
+def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object as indented UTF-8, atomically, with its checksum as last entry."""
+    sealed = value | {"self_sha256": _ZEROS.decode()}
+    text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    data = text.encode()
+    digest = hashlib.sha256(data).hexdigest().encode()
+    seal = _SEAL.search(data)
+    assert seal is not None
+    write_bytes(path, data[: seal.start(1)] + digest + data[seal.end(1) :])
+
+
+def parse_sealed_json(data: bytes, where: str) -> dict[str, Any]:
+    """The object, without its checksum.
+
+    Args:
+        data: The file.
+        where: Names the file in errors.
+
+    Raises:
+        ShardError: If the checksum is missing or is not that of the file.
+    """
+    seal = _SEAL.search(data)
+    if seal is None:
+        raise ShardError(
+            f"{where} is damaged, cut off, or of an earlier version of mmcot: it does not end with "
+            "its checksum (self_sha256); make the feature set anew in an empty folder"
+        )
+    expected = seal.group(1).decode()
+    found = hashlib.sha256(data[: seal.start(1)] + _ZEROS + data[seal.end(1) :]).hexdigest()
+    if found != expected:
+        raise ShardError(
+            f"{where} is damaged: its checksum is {found}, it says {expected}; restore it from a "
+            "copy, or make the feature set anew in an empty folder"
+        )
+    value: dict[str, Any] = json.loads(data)
+    del value["self_sha256"]
+    return value

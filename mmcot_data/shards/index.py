@@ -1,0 +1,67 @@
+"""index.parquet: which row of which shard belongs to a question and image role."""
+
+from pathlib import Path
+
+import polars as pl
+
+from mmcot_data.errors import ShardError
+from mmcot_data.files import file_sha256
+from mmcot_data.shards.manifest import Manifest
+
+__all__ = ["INDEX", "INDEX_SCHEMA", "read_index"]
+
+INDEX = "index.parquet"
+
+INDEX_SCHEMA = pl.Schema(
+    {
+        "question_id": pl.String(),
+        "role": pl.String(),
+        "shard": pl.String(),
+        "row": pl.Int32(),
+        "num_patches": pl.Int32(),
+        "width": pl.Int32(),
+        "height": pl.Int32(),
+        "image_sha256": pl.String(),
+        "pixel_sha256": pl.String(),
+        "status": pl.String(),
+        "error": pl.String(),
+        "file": pl.String(),
+    }
+)
+
+
+def read_index(path: Path, manifest: Manifest) -> pl.DataFrame:
+    """Read index.parquet and check that it is the one that the manifest describes.
+
+    Args:
+        path: The file.
+        manifest: Of the same feature set.
+
+    Returns:
+        Its columns and ``number``: the place of ``shard`` in the manifest, null without features.
+
+    Raises:
+        ShardError: If it is absent, another file, or points outside the shards.
+    """
+    if not path.is_file() or file_sha256(path) != manifest.index_sha256:
+        raise ShardError(
+            f"{path} is absent or not the one that manifest.json describes; restore it, or run "
+            "what made the feature set again to write it anew"
+        )
+    shards = pl.DataFrame(
+        {
+            "shard": [record.file for record in manifest.shards],
+            "number": range(len(manifest.shards)),
+            "_rows": [record.rows for record in manifest.shards],
+        },
+        schema={"shard": pl.String, "number": pl.Int32, "_rows": pl.Int32},
+    )
+    index = pl.read_parquet(path).join(shards, on="shard", how="left", maintain_order="left")
+    within = (pl.col("row") >= 0) & (pl.col("row") < pl.col("_rows"))
+    lost = index.filter(pl.col("row").is_not_null() & ~within.fill_null(value=False))
+    if lost.height:
+        raise ShardError(
+            f"{path} is damaged: {lost.height} rows point outside the shards of manifest.json, "
+            f"the first for question {lost['question_id'][0]!r}"
+        )
+    return index.drop("_rows")
