@@ -68,8 +68,8 @@ class TrainConfig:
     """Artifact root: the folder of questions.parquet."""
     output: Path
     """The run folder."""
-    features: Path | None = None
-    """A feature set; None trains on the text alone."""
+    features: Path | str | None = None
+    """A feature set, as folder or URL; None trains on the text alone."""
     stage: Stage = "both"
     prompt_format: str = "QCM-E"
     """Format of the rationale stage, or of the answer stage where that alone is trained."""

@@ -68,7 +68,7 @@ def finish_folder(config: TrainConfig, inputs: RunInputs) -> None:
         {
             "artifacts": str(config.artifacts.resolve()),
             "test_split": config.test_split,
-            "features": None if config.features is None else str(config.features.resolve()),
+            "features": None if config.features is None else _place(config.features),
             "feature_spec": None if inputs.features is None else inputs.features.spec.to_json(),
             "sha256": dict(inputs.sha256),
             "versions": {
@@ -78,6 +78,10 @@ def finish_folder(config: TrainConfig, inputs: RunInputs) -> None:
             "python": platform.python_version(),
         },
     )
+
+
+def _place(features: Path | str) -> str:
+    return features if isinstance(features, str) else str(features.resolve())
 
 
 def read_run(folder: Path) -> dict[str, Any]:

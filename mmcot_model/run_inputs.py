@@ -11,7 +11,8 @@ from mmcot_data.captions import read_captions
 from mmcot_data.errors import TrainingError
 from mmcot_data.files import file_sha256
 from mmcot_data.questions import Question, read_questions, select_split
-from mmcot_data.shards import FeatureSet, open_features
+from mmcot_data.shards import FeatureSet
+from mmcot_data.shards.store import open_store
 from mmcot_data.text_artifacts import artifact_path
 from mmcot_model.config import TrainConfig
 
@@ -68,11 +69,12 @@ def read_inputs(config: TrainConfig) -> RunInputs:
             raise TrainingError(
                 f"{files['rationales']} does not exist: expected a producer's table of rationales"
             )
-    features = None
+    features, sha256 = None, {}
     if config.features is not None:
-        features = open_features(config.features, roles=config.image_roles)
-        _check_coverage(config, features, {"training": train, "test": test})
-        files["features"] = config.features / "manifest.json"
+        store = open_store(config.features)
+        features = FeatureSet(store, roles=config.image_roles)
+        _check_coverage(config, features, store.read_index(), {"training": train, "test": test})
+        sha256["features"] = store.manifest.sha256
     return RunInputs(
         questions=questions,
         train=train,
@@ -80,18 +82,21 @@ def read_inputs(config: TrainConfig) -> RunInputs:
         features=features,
         captions=captions,
         rationales=files.get("rationales"),
-        sha256={name: file_sha256(path) for name, path in files.items()},
+        sha256=sha256 | {name: file_sha256(path) for name, path in files.items()},
     )
 
 
 def _check_coverage(
-    config: TrainConfig, features: FeatureSet, splits: Mapping[str, Sequence[Question]]
+    config: TrainConfig,
+    features: FeatureSet,
+    index: pl.DataFrame,
+    splits: Mapping[str, Sequence[Question]],
 ) -> None:
     """A question is without a picture only if it has none, or extraction listed why."""
-    index = pl.read_parquet(
-        f"{config.features}/index.parquet", columns=["question_id", "role", "status"]
-    )
-    outcomes = {(question_id, role): status for question_id, role, status in index.iter_rows()}
+    outcomes = {
+        (question_id, role): status
+        for question_id, role, status in index.select("question_id", "role", "status").iter_rows()
+    }
     wanted = {
         (question.question_id, role)
         for questions in splits.values()

@@ -31,6 +31,10 @@ class Location(Protocol):
         """
         ...
 
+    def advice(self, path: Path) -> str:
+        """What to do when the file at ``path`` is damaged."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
@@ -53,15 +57,19 @@ class LocalFolder:
             size = path.stat().st_size
         except FileNotFoundError as error:
             raise ShardError(
-                f"{path} is listed in manifest.json but absent; restore it, or run what made the "
-                "feature set again"
+                f"{path} is listed in manifest.json but absent; {self.advice(path)}"
             ) from error
         if size != nbytes:
             raise ShardError(
-                f"{path} is damaged: it has {size} bytes, manifest.json says {nbytes}; restore it, "
-                "or run what made the feature set again to repair it"
+                f"{path} is damaged: it has {size} bytes, manifest.json says {nbytes}; "
+                f"{self.advice(path)}"
             )
         return path
+
+    def advice(self, path: Path) -> str:
+        """What to do when the file at ``path`` is damaged."""
+        del path
+        return "restore it from a copy, or run what made the feature set again to make it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,10 @@ class RemoteFolder:
             nbytes=nbytes,
             storage_options=self.storage_options,
         )
+
+    def advice(self, path: Path) -> str:
+        """What to do when the file at ``path`` is damaged."""
+        return f"delete {path} to download it again"
 
 
 def find_location(

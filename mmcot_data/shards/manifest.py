@@ -1,5 +1,7 @@
 """manifest.json of a feature set, and the commit record beside each shard."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,11 @@ class Manifest:
     rows: int
     shards: tuple[ShardRecord, ...]
     """The shards that have rows, in the plan's order."""
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of all of it, and through the digests in it of all that the set holds."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

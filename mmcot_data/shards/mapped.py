@@ -135,7 +135,7 @@ class MappedRows:
                 raise ShardError(
                     f"{self.name(number)} is damaged: the checksum of row "
                     f"{row - self.starts[number]} is wrong; `mmcot-data verify` lists all that is "
-                    "damaged; restore the file, or run what made the feature set again"
+                    f"damaged; {self._location.advice(self.path(number))}"
                 )
             self._state_G[row] = _READ
 
@@ -224,8 +224,7 @@ class MappedRows:
             )
         raise ShardError(
             f"{self.name(number)} is damaged, or a shard of another extraction: its header is not "
-            "the one that manifest.json describes; restore it, or run what made the feature set "
-            "again"
+            f"the one that manifest.json describes; {self._location.advice(path)}"
         )
 
 

@@ -5,11 +5,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.prompts import PROMPT_FORMATS
 from mmcot_data.questions import split_names
+from mmcot_data.shards.remote import is_remote
 from mmcot_model.config import RECIPES, TrainConfig, recipe_of
 
 __all__ = ["build_parser", "config_from", "main"]
@@ -42,7 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     data = parser.add_argument_group("what it reads")
-    data.add_argument("--features", type=Path, metavar="DIR", help="feature set, as shards/detr")
+    data.add_argument(
+        "--features",
+        type=_feature_set,
+        metavar="DIR",
+        help="feature set, as shards/detr, or its URL, as s3://bucket/shards/detr",
+    )
     data.add_argument(
         "--artifacts",
         type=Path,
@@ -116,6 +122,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _feature_set(text: str) -> Path | str:
+    try:
+        return text if is_remote(text) else Path(text)
+    except MmcotError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _name(features: Path | str) -> str:
+    """``detr`` of shards/detr."""
+    return PurePosixPath(features).name if isinstance(features, str) else features.resolve().name
+
+
 def config_from(arguments: argparse.Namespace) -> TrainConfig:
     """The run that the options describe.
 
@@ -131,11 +149,16 @@ def config_from(arguments: argparse.Namespace) -> TrainConfig:
                 "nothing to train on: give --features DIR (a feature set), or --artifacts DIR "
                 "(the folder of questions.parquet) for a run on the text alone"
             )
+        if isinstance(features, str):
+            raise ValueError(
+                f"--features {features} is a URL: give --artifacts DIR too, a local folder with "
+                "questions.parquet"
+            )
         values["artifacts"] = features.resolve().parent
     if values["prompt_format"] is None:
         values["prompt_format"] = "QCM-A" if arguments.stage == "answer" else "QCM-E"
     if values["output"] is None:
-        name = "text" if features is None else features.resolve().name
+        name = "text" if features is None else _name(features)
         values["output"] = Path("runs") / f"{name}-{Path(model).name}"
     for name, value in asdict(recipe_of(model)).items():
         if values[name] is None:

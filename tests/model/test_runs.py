@@ -4,6 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
@@ -242,3 +245,33 @@ def test_one_stage_with_rationale_trains_on_whole_targets(
     more = ["--stage", "answer", "--prompt-format", prompt_format, "--max-rationale", "120"]
     assert train(artifacts, tmp_path / "run", *more) == 0
     assert "targets reach the limit" not in caplog.text
+
+
+def test_features_are_read_from_a_url(artifacts, tmp_path, monkeypatch):
+    """Catches a second read of the index or the manifest by path."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("MMCOT_CACHE", str(tmp_path / "cache"))
+    handler = partial(QuietHandler, directory=artifacts)
+    quick = [*QUICK, "--stage", "answer", "--prompt-format", "QCM-A", "--artifacts", str(artifacts)]
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/tiny"
+        try:
+            command = ["--features", url, "--output", str(tmp_path / "url"), *quick]
+            assert train_main(command) == 0
+        finally:
+            server.shutdown()
+    command = ["--features", str(artifacts / "tiny"), "--output", str(tmp_path / "path"), *quick]
+    assert train_main(command) == 0
+    runs = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("url", "path")]
+    assert [run["features"] for run in runs] == [url, str((artifacts / "tiny").resolve())]
+    assert runs[0]["sha256"] == runs[1]["sha256"]
+    predictions = [
+        pl.read_parquet(tmp_path / name / "predictions.parquet") for name in ("url", "path")
+    ]
+    assert predictions[0].equals(predictions[1])
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
