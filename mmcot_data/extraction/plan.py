@@ -5,14 +5,10 @@ nothing else. So the same request gives the same shards, whatever was interrupte
 many processes share the work.
 """
 
-import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from mmcot_data.encoders.base import Encoder
 from mmcot_data.errors import ExtractionError
@@ -21,14 +17,16 @@ from mmcot_data.extraction.failures import check_failures
 from mmcot_data.extraction.scan import ScannedImage, scan_images
 from mmcot_data.questions import Question, select_split
 from mmcot_data.scienceqa import QuestionImage, ScienceQA, read_scienceqa
-from mmcot_data.shards.containers import SUFFIXES
 from mmcot_data.shards.folder import check_folder, read_complete
+from mmcot_data.shards.planning import (
+    default_shard_size,
+    digest_json,
+    folder_name,
+    shard_files,
+)
 from mmcot_data.shards.schema import FeatureSpec, PlanKey
 
 __all__ = ["ExtractionPlan", "PlannedImage", "PlannedShard", "plan_extraction"]
-
-_SHARD_NBYTES = 256 * 2**20
-_MAX_SHARD_ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,14 +106,14 @@ def plan_extraction(
         f"the description of encoder {config.encoder.name}",
     )
     images = scan_images(requested)
-    folder = config.out / _folder_name(config.encoder.name)
+    folder = config.out / folder_name(config.encoder.name)
     check_failures(images, config.max_failures, folder)
     distinct = _distinct_images(images)
     key = PlanKey(
         format=config.format,
         num_images=len(distinct),
-        images_sha256=_digest([image.sha256 for image in distinct]),
-        shard_size=config.shard_size or _default_shard_size(spec),
+        images_sha256=digest_json([image.sha256 for image in distinct]),
+        shard_size=config.shard_size or default_shard_size(spec),
         batch_size=config.batch_size,
     )
     check_folder(folder, spec, key)
@@ -124,7 +122,7 @@ def plan_extraction(
         folder=folder,
         spec=spec,
         key=key,
-        request_sha256=_digest(
+        request_sha256=digest_json(
             [[i.question_id, i.role, i.image_sha256 or "", i.reason or ""] for i in images]
         ),
         images=tuple(images),
@@ -158,14 +156,13 @@ def _plan_shards(
     images: Sequence[PlannedImage], key: PlanKey, input_size: Callable[[int, int], tuple[int, int]]
 ) -> tuple[PlannedShard, ...]:
     size = key.shard_size
-    parts = [tuple(images[start : start + size]) for start in range(0, len(images), size)]
     return tuple(
         PlannedShard(
-            file=f"{number:05d}-of-{len(parts):05d}{SUFFIXES[key.format]}",
-            images=part,
+            file=file,
+            images=(part := tuple(images[number * size : (number + 1) * size])),
             batches=_plan_batches(part, key.batch_size, input_size),
         )
-        for number, part in enumerate(parts)
+        for number, file in enumerate(shard_files(key))
     )
 
 
@@ -182,17 +179,3 @@ def _plan_batches(
         for group in groups.values()
         for start in range(0, len(group), batch_size)
     )
-
-
-def _default_shard_size(spec: FeatureSpec) -> int:
-    row_nbytes = spec.num_patches * spec.feature_dim * np.dtype(spec.dtype).itemsize
-    return max(1, min(_MAX_SHARD_ROWS, _SHARD_NBYTES // row_nbytes))
-
-
-def _folder_name(encoder: str) -> str:
-    """``detr`` for detr, ``hf-org-name`` for hf:org/name."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", encoder).strip("-.")
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -61,8 +61,8 @@ def check_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> None:
             raise ShardError(
                 f"{folder} was made for other pictures or in other sizes:\n  "
                 + "\n  ".join(differences)
-                + "\nAsk for what it was made for (--split, --format, --shard-size, --batch-size)"
-                f" to continue it. {advice}"
+                + "\nAsk for what it was made for (pictures or file, --split, --format, "
+                f"--shard-size, --batch-size) to continue it. {advice}"
             )
 
 

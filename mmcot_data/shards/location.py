@@ -57,7 +57,8 @@ class LocalFolder:
             size = path.stat().st_size
         except FileNotFoundError as error:
             raise ShardError(
-                f"{path} is listed in manifest.json but absent; {self.advice(path)}"
+                f"{path} is listed in manifest.json but absent; restore it from a copy, or run "
+                "what made the feature set again"
             ) from error
         if size != nbytes:
             raise ShardError(
@@ -69,7 +70,7 @@ class LocalFolder:
     def advice(self, path: Path) -> str:
         """What to do when the file at ``path`` is damaged."""
         del path
-        return "restore it from a copy, or run what made the feature set again to make it anew"
+        return "restore it from a copy, or delete it and run what made the feature set again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,8 @@ class MappedRows:
         self._start()
 
     def __getstate__(self) -> dict[str, Any]:
-        lazy = ("_memory", "_rows_GPD", "_state_G", "_crc_G", "_opened")
-        return {name: value for name, value in self.__dict__.items() if name not in lazy}
+        own = ("rows", "_memory", "_state_G", "_crc_G", "_opened")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -85,28 +85,17 @@ class MappedRows:
 
     def _start(self) -> None:
         """Reserve addresses; pages that are no shard's read as zeros."""
-        self._memory: mmap.mmap | None = None
-        self._rows_GPD: npt.NDArray[np.floating[Any]] | None = None
+        shift, nbytes = self._shift, (self.zero + 1) * self._row_nbytes
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._memory = mmap.mmap(-1, shift + nbytes, flags, mmap.PROT_READ)
+        flat = np.frombuffer(self._memory, self.dtype, nbytes // self.dtype.itemsize, shift)
+        self.rows: npt.NDArray[np.floating[Any]] = flat.reshape(-1, *self._spec.row_shape)
+        """The array (G, P, D), read-only. Only what ``prepare`` was called for may be read; the
+        row ``zero`` is always zeros."""
         self._state_G = np.full(self.zero + 1, _NEW, np.uint8)
         self._state_G[self.zero] = _READ
         self._crc_G = np.zeros(self.zero, np.uint32)
         self._opened = [False] * len(self.records)
-
-    @property
-    def rows(self) -> npt.NDArray[np.floating[Any]]:
-        """The array (G, P, D), read-only.
-
-        Only what ``prepare`` was called for may be read; the row ``zero`` is always zeros.
-        """
-        if self._rows_GPD is None:
-            shift = self._shift
-            nbytes = (self.zero + 1) * self._row_nbytes
-            self._memory = mmap.mmap(
-                -1, shift + nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ
-            )
-            flat = np.frombuffer(self._memory, self.dtype, nbytes // self.dtype.itemsize, shift)
-            self._rows_GPD = flat.reshape(-1, *self._spec.row_shape)
-        return self._rows_GPD
 
     def shard(self, number: int) -> npt.NDArray[np.floating[Any]]:
         """All rows (N, P, D) of one shard, without a check of the rows' checksums.
@@ -152,7 +141,6 @@ class MappedRows:
         wanted = rows != self.zero if again else self._state_G[rows] == _NEW
         for row in rows[wanted].tolist():
             self._open(self._number(row))
-            assert self._memory is not None
             start = self._shift + row * self._row_nbytes
             page = start - start % mmap.PAGESIZE
             self._memory.madvise(mmap.MADV_WILLNEED, page, start + self._row_nbytes - page)
@@ -197,7 +185,7 @@ class MappedRows:
             file.seek(record.data_offset + record.data_nbytes)
             tail = file.read()
             if self._check == "rows":
-                self._check_header(number, head + tail)
+                self._check_header(number, path, head + tail)
             file.seek(record.crc_offset)
             crc = np.frombuffer(file.read(4 * record.rows), "<u4")
             self._crc_G[start : start + record.rows] = crc
@@ -206,7 +194,7 @@ class MappedRows:
             _map_file(file.fileno(), address, record.data_nbytes + self._shift, offset)
         self._opened[number] = True
 
-    def _check_header(self, number: int, header: bytes) -> None:
+    def _check_header(self, number: int, path: Path, header: bytes) -> None:
         """Compare what describes the rows with the manifest: a shard of another set is refused."""
         if hashlib.sha256(header).hexdigest() == self.records[number].header_sha256:
             return
@@ -214,13 +202,13 @@ class MappedRows:
             differences = list_differences(self._spec.to_json(), find_spec(header))
         except ValueError as error:
             raise ShardError(
-                f"{self.name(number)} is damaged: the spec in it can't be read; restore it, or run "
-                "what made the feature set again"
+                f"{self.name(number)} is damaged: the spec in it can't be read; "
+                f"{self._location.advice(path)}"
             ) from error
         if differences:
             raise SpecMismatchError(
-                f"{self.name(number)} is a shard of another feature set, or damaged:\n  "
-                + "\n  ".join(differences)
+                f"{self.name(number)} is a shard of another feature set, or damaged; "
+                f"{self._location.advice(path)}. What differs:\n  " + "\n  ".join(differences)
             )
         raise ShardError(
             f"{self.name(number)} is damaged, or a shard of another extraction: its header is not "

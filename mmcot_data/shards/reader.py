@@ -216,9 +216,7 @@ class FeatureSet:
         found = map(self._places.positions.get, question_ids, absent)
         return np.fromiter(found, np.intp, len(question_ids))
 
-    def _copy(
-        self, rows: npt.NDArray[np.int64], rows_NPD: npt.NDArray[np.floating[Any]]
-    ) -> None:
+    def _copy(self, rows: npt.NDArray[np.int64], rows_NPD: npt.NDArray[np.floating[Any]]) -> None:
         """Where rows that were read before have left the memory, hint at all rows for a while."""
         self._num_copied += 1
         watched = self._num_copied % _WATCHED == 0

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -25,6 +26,8 @@ FORMAT_VERSION = 1
 
 Container = Literal["hdf5", "arrow"]
 StorageDtype = Literal["float16", "float32"]
+
+_MAX_SPEC_NBYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +112,7 @@ class PlanKey:
     num_images: int
     """Distinct readable images."""
     images_sha256: str
-    """Digest of their sha256 sums in order."""
+    """Digest of their sha256 sums in order; of the source, for features that were imported."""
     shard_size: int
     """Rows in a full shard."""
     batch_size: int
@@ -203,7 +206,10 @@ def find_spec(header: bytes) -> dict[str, Any]:
     Raises:
         ValueError: If there is none, or if it is no JSON.
     """
-    text = header[header.index(b'{"encoder": ') :].decode("ascii", errors="replace")
+    start = re.search(rb'\{\s*"encoder"\s*:', header)
+    if start is None:
+        raise ValueError("there is no spec")
+    text = header[start.start() :][:_MAX_SPEC_NBYTES].decode(errors="replace")
     value: dict[str, Any] = json.JSONDecoder().raw_decode(text)[0]
     return value
 

@@ -17,7 +17,7 @@ from mmcot_data.rationales import Rationale, write_rationales
 from mmcot_data.shards import open_features
 
 EXTRACT = ("extract", "data", "--out", "shards", "--encoder", "vit")
-COMMANDS = ("sample", "questions", "extract", "inputs")
+COMMANDS = ("sample", "questions", "extract", "inspect", "verify", "inputs", "export", "import")
 
 
 @pytest.fixture

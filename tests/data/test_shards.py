@@ -1,21 +1,26 @@
 """Shards: what is written is read back bit by bit, by us and by everyone else's readers."""
 
+import gc
 import hashlib
 import json
 import math
 import multiprocessing
 import pickle
+import resource
 import subprocess
 import sys
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from feature_sets import D, P, make_feature_set, make_rows, make_spec
+from feature_sets import D, P, make_feature_set, make_rows, make_spec, write_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -251,6 +256,50 @@ def test_reading_in_another_process(tmp_path, method):
     found = queue.get(timeout=60)
     process.join()
     assert found == features[[0, 5]].astype(np.float64).sum()
+
+
+def test_threads_read_a_new_feature_set_at_once(tmp_path):
+    """Catches a map that one thread replaces while another has begun to use it."""
+    make_feature_set(tmp_path)
+    ids = ["q5", "q0", "q3", "q2", "x"]
+    expected = open_features(tmp_path).gather(ids)[0].tobytes()
+    for _ in range(20):
+        fs = open_features(tmp_path)
+        barrier = threading.Barrier(4)
+
+        def read(fs=fs, barrier=barrier):
+            barrier.wait()
+            return fs.gather(ids)[0].tobytes()
+
+        with ThreadPoolExecutor(4) as threads:
+            found = [future.result() for future in [threads.submit(read) for _ in range(4)]]
+        assert found == [expected] * 4
+
+
+def test_more_shards_than_files_a_process_may_open(tmp_path):
+    """Catches a file that stays open for each map."""
+    features, digests = make_rows(40)
+    shards = [(features[i : i + 1], digests[i : i + 1]) for i in range(40)]
+    index = [(f"q{i}", "question", i) for i in range(40)]
+    write_set(tmp_path, make_spec(), shards, index)
+    fs = open_features(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    num_open = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (num_open + 5, hard))
+    try:
+        found, _ = fs.gather([f"q{i}" for i in range(40)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    np.testing.assert_array_equal(found, features)
+
+
+def test_a_row_outlives_its_feature_set(tmp_path):
+    """Catches addresses that are given back while an array still shows them."""
+    features = make_feature_set(tmp_path)
+    rows = [open_features(tmp_path)["q0"] for _ in range(50)]
+    gc.collect()
+    for row in rows:
+        np.testing.assert_array_equal(row, features[0])
 
 
 def test_a_pickled_feature_set_is_small(tmp_path):

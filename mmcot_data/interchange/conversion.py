@@ -1,0 +1,125 @@
+"""HDF5 to Arrow and back: the same feature set in the other container."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mmcot_data.errors import ShardError
+from mmcot_data.interchange.feature_set_writer import (
+    FeatureSource,
+    Progress,
+    ShardPart,
+    ShardRows,
+    write_feature_set,
+)
+from mmcot_data.shards.containers import SUFFIXES, read_columns
+from mmcot_data.shards.location import LocalFolder
+from mmcot_data.shards.manifest import FailedImage, Manifest
+from mmcot_data.shards.planning import shard_files
+from mmcot_data.shards.schema import Container
+from mmcot_data.shards.store import ShardStore
+
+__all__ = ["convert_feature_set"]
+
+
+def convert_feature_set(
+    store: ShardStore, folder: Path, container: Container, on_progress: Progress | None = None
+) -> Manifest:
+    """Write a feature set once more, in a container that may be another one.
+
+    The files are those that the extraction, or the import, would have written with ``--format
+    container``, byte for byte. The commit records are not read: all that they hold stands in
+    index.parquet as well, so that a feature set shared without them is converted too.
+
+    Args:
+        store: The opened feature set; its rows are compared with their checksums if it checks them.
+        folder: Folder of the new one.
+        container: ``hdf5`` or ``arrow``.
+        on_progress: Called after each shard.
+
+    Raises:
+        ShardError: If ``folder`` is that of ``store``, the index and the manifest contradict each
+            other, a row is damaged; and as for ``write_feature_set``.
+    """
+    location = store.location
+    if isinstance(location, LocalFolder) and folder.exists() and folder.samefile(location.folder):
+        raise ShardError(f"{folder} is the feature set itself; choose another --out")
+    manifest = store.manifest
+    plan = replace(manifest.plan, format=container)
+    numbers = {record.file: number for number, record in enumerate(manifest.shards)}
+    files = shard_files(manifest.plan)
+
+    def read(number: int) -> ShardRows:
+        place = numbers[files[number]]
+        start, count = int(store.mapped.starts[place]), manifest.shards[place].rows
+        store.mapped.prepare(np.arange(start, start + count))
+        columns = read_columns(store.mapped.path(place))
+        return ShardRows(
+            store.mapped.rows[start : start + count],
+            columns.image_sha256_N32,
+            columns.num_patches_N,
+        )
+
+    index = store.read_index().drop("number")
+    parts = zip(shard_files(plan), _read_parts(store, index, files), strict=True)
+    suffix = SUFFIXES[manifest.plan.format]
+    source = FeatureSource(
+        spec=manifest.spec,
+        plan=plan,
+        request_sha256=manifest.request_sha256,
+        shards=tuple(replace(part, file=file) for file, part in parts),
+        read=read,
+        index=index.with_columns(pl.col("shard").str.strip_suffix(suffix) + SUFFIXES[container]),
+    )
+    return write_feature_set(folder, source, on_progress)
+
+
+def _read_parts(store: ShardStore, index: pl.DataFrame, files: Sequence[str]) -> list[ShardPart]:
+    """The plan's shards, also those without rows, from the index."""
+    records = {record.file: record for record in store.manifest.shards}
+    failed = _failed_images(index, store.manifest.plan.shard_size)
+    kept = index.filter(pl.col("row").is_not_null())
+    places = kept.select("shard", "row").iter_rows()
+    pixels = dict(zip(places, kept["pixel_sha256"].fill_null(""), strict=True))
+    parts = []
+    for number, file in enumerate(files):
+        rows = records[file].rows if file in records else 0
+        part = ShardPart(
+            file=file,
+            rows=rows,
+            pixel_sha256=tuple(pixels.get((file, row), "") for row in range(rows)),
+            failed=tuple(failed.get(number, ())),
+        )
+        parts.append(part)
+    fits = all(
+        len(part.failed) == records[part.file].failed if part.rows else part.failed
+        for part in parts
+    )
+    if not fits or records.keys() - set(files) or failed.keys() - set(range(len(files))):
+        raise ShardError(
+            f"{store.location}: index.parquet and the shards and plan of manifest.json contradict "
+            "each other; restore the folder, or run what made the feature set again"
+        )
+    return parts
+
+
+def _failed_images(index: pl.DataFrame, shard_size: int) -> dict[int, list[FailedImage]]:
+    """Pictures that were planned and could not be decoded, by the number of their shard.
+
+    A picture was planned if its header could be read, which gave its size; the plan's order is that
+    of the index.
+    """
+    planned = index.filter(pl.col("image_sha256").is_not_null(), pl.col("width").is_not_null())
+    failed: dict[int, list[FailedImage]] = {}
+    if planned["row"].null_count() == 0:
+        return failed
+    planned = planned.unique("image_sha256", keep="first", maintain_order=True)
+    columns = ("image_sha256", "status", "error", "row")
+    for position, (digest, status, error, row) in enumerate(planned.select(columns).iter_rows()):
+        if row is None:
+            image = FailedImage(image_sha256=digest, reason=status, error=error)
+            failed.setdefault(position // shard_size, []).append(image)
+    return failed

@@ -1,0 +1,46 @@
+"""How a feature set is divided and what its parts are called."""
+
+import hashlib
+import json
+import math
+import re
+
+import numpy as np
+
+from mmcot_data.errors import ShardError
+from mmcot_data.shards.containers import SUFFIXES
+from mmcot_data.shards.schema import FeatureSpec, PlanKey
+
+__all__ = ["default_shard_size", "digest_json", "folder_name", "shard_files"]
+
+_SHARD_NBYTES = 256 * 2**20
+_MAX_SHARD_ROWS = 1024
+
+
+def folder_name(encoder: str) -> str:
+    """What a feature set's folder is called: ``detr``; ``hf-org-name`` for ``hf:org/name``.
+
+    Raises:
+        ShardError: If nothing that a file may be called is left of the encoder's name.
+    """
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", encoder).strip("-.")
+    if not name:
+        raise ShardError(f"the encoder is {encoder!r}, expected a name such as detr")
+    return name
+
+
+def default_shard_size(spec: FeatureSpec) -> int:
+    """Rows in a full shard of 256 MiB, 1,024 at most."""
+    row_nbytes = math.prod(spec.row_shape) * np.dtype(spec.dtype).itemsize
+    return max(1, min(_MAX_SHARD_ROWS, _SHARD_NBYTES // row_nbytes))
+
+
+def shard_files(plan: PlanKey) -> list[str]:
+    """The names of all shards of a plan, in order."""
+    total = math.ceil(plan.num_images / plan.shard_size)
+    return [f"{n:05d}-of-{total:05d}{SUFFIXES[plan.format]}" for n in range(total)]
+
+
+def digest_json(value: object) -> str:
+    """Hex sha256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
