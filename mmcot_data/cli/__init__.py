@@ -9,7 +9,16 @@ import sys
 from collections.abc import Sequence
 
 from mmcot_data import __version__
-from mmcot_data.cli import extract, inputs, questions, sample
+from mmcot_data.cli import (
+    export,
+    extract,
+    import_features,
+    inputs,
+    inspect,
+    questions,
+    sample,
+    verify,
+)
 from mmcot_data.errors import MmcotError
 
 __all__ = ["main"]
@@ -63,7 +72,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mmcot {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (sample, questions, extract, inputs):
+    for command in (
+        sample,
+        questions,
+        extract,
+        inspect,
+        verify,
+        inputs,
+        export,
+        import_features,
+    ):
         command.add_parser(commands)
     return parser
 

@@ -146,15 +146,6 @@ class MappedRows:
             self._memory.madvise(mmap.MADV_WILLNEED, page, start + self._row_nbytes - page)
             self._state_G[row] = max(self._state_G[row], _HINTED)
 
-    def damaged_rows(self, number: int) -> list[int]:
-        """Rows of a shard whose checksum is wrong; reads all of them."""
-        rows_NPD, start = self.shard(number), int(self.starts[number])
-        return [
-            row
-            for row, row_PD in enumerate(rows_NPD)
-            if zlib.crc32(row_PD) != self._crc_G[start + row]
-        ]
-
     def name(self, number: int) -> str:
         """Where a shard is, for messages."""
         return f"{self._location}/{self.records[number].file}"

@@ -1,25 +1,27 @@
-"""Verify one shard: read every byte of it once, then say what is wrong with it.
+"""Verify the shards of a feature set: all that is wrong with each of them."""
 
-Shape suffixes: N = images, B = rows of a block, P = patches, D = feature width.
-"""
-
-import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from mmcot_data.errors import ShardError
-from mmcot_data.shards.columns import row_crc32
 from mmcot_data.shards.containers import read_columns
-from mmcot_data.shards.schema import FeatureSpec, ShardRecord, find_spec, list_differences
+from mmcot_data.shards.location import LocalFolder, Location
+from mmcot_data.shards.mapped import MappedRows
+from mmcot_data.shards.schema import (
+    FeatureSpec,
+    PlanKey,
+    ShardRecord,
+    find_spec,
+    list_differences,
+)
+from mmcot_data.shards.shard_scan import ScannedShard, scan_shard
 
-__all__ = ["Finding", "ScannedShard", "ShardVerifier", "find_question_ids", "scan_shard"]
-
-_BLOCK_NBYTES = 2 * 2**20
-"""Fits a processor's cache: what is hashed is still there when its rows are looked at."""
+__all__ = ["Description", "Finding", "VerifiedShards", "questions_of", "verify_shards"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,186 +38,211 @@ class Finding:
     """Questions that it concerns; empty where the index cannot tell."""
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a feature set says about its shards."""
+
+    name: str
+    """Where it says so, for messages."""
+    spec: FeatureSpec
+    plan: PlanKey
+    records: tuple[ShardRecord, ...]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScannedShard:
-    """What a shard's bytes are."""
+class VerifiedShards:
+    """What was found in the shards."""
 
-    sha256: str
-    """Hex digest of the whole file."""
-    header: bytes
-    """All that is before and after the features."""
-    damaged_rows: tuple[int, ...]
-    """Rows that differ from their checksums in the header, which may itself be damaged."""
-    not_finite_rows: tuple[int, ...]
-    """Rows with a value that is NaN or infinite."""
-
-    @property
-    def header_sha256(self) -> str:
-        """Hex digest of the header."""
-        return hashlib.sha256(self.header).hexdigest()
+    problems: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    read: list[ShardRecord] = field(default_factory=list)
+    """Those that were read to their end."""
 
 
-def scan_shard(
-    path: Path,
-    record: ShardRecord,
-    spec: FeatureSpec,
-    on_progress: Callable[[int], object] | None = None,
-) -> ScannedShard:
-    """Read a shard block by block, not by memory map: a disk that fails is then an error.
+def verify_shards(
+    location: Location,
+    described: Description,
+    index: pl.DataFrame | None,
+    on_progress: Callable[[int, int], object],
+) -> VerifiedShards:
+    """Read all shards, several at a time, and compare them with what is said about them.
 
     Args:
-        path: The file; it has the record's size.
-        record: Where the rows and their checksums are in it.
-        spec: Shape and dtype of a row.
-        on_progress: Called after every block with the number of its bytes.
-
-    Raises:
-        ShardError: If the file gets shorter meanwhile.
-        OSError: If it cannot be read.
+        location: Where they are.
+        described: What they should be.
+        index: index.parquet; None where it is absent or damaged.
+        on_progress: Called with the bytes that were read and those of all shards; from several
+            threads, but not at the same time.
     """
-    report = on_progress or (lambda _: None)
-    row_nbytes = record.data_nbytes // record.rows
-    dtype = np.dtype(spec.dtype).newbyteorder("<")
-    buffer_BPD = np.empty((max(1, _BLOCK_NBYTES // row_nbytes), *spec.row_shape), dtype)
-    crc_N = np.empty(record.rows, np.uint32)
-    not_finite = []
-    with path.open("rb") as file:
-        head = file.read(record.data_offset)
-        whole = hashlib.sha256(head)
-        for start in range(0, record.rows, len(buffer_BPD)):
-            block_BPD = buffer_BPD[: record.rows - start]
-            if file.readinto(block_BPD.data.cast("B")) != block_BPD.nbytes:
-                raise ShardError(f"{path} became shorter while it was read; verify it again")
-            whole.update(block_BPD)
-            crc_N[start : start + len(block_BPD)] = row_crc32(block_BPD)
-            if not np.isfinite(block_BPD).all():
-                bad_B = ~np.isfinite(block_BPD).all(axis=(1, 2))
-                not_finite += (start + np.flatnonzero(bad_B)).tolist()
-            report(block_BPD.nbytes)
-        tail = file.read()
-        whole.update(tail)
-        file.seek(record.crc_offset)
-        expected_N = np.frombuffer(file.read(4 * record.rows), "<u4")
-    report(len(head) + len(tail))
-    return ScannedShard(
-        sha256=whole.hexdigest(),
-        header=head + tail,
-        damaged_rows=tuple(np.flatnonzero(crc_N != expected_N).tolist()),
-        not_finite_rows=tuple(not_finite),
-    )
+    total = sum(record.file_nbytes for record in described.records)
+    done, lock = 0, threading.Lock()
+
+    def add(nbytes: int) -> None:
+        nonlocal done
+        with lock:
+            done += nbytes
+            on_progress(done, total)
+
+    threads = ThreadPoolExecutor()
+
+    def start(record: ShardRecord) -> Future[ScannedShard]:
+        try:
+            path = _find_shard(location, record, described)
+        except (ShardError, OSError) as error:
+            absent: Future[ScannedShard] = Future()
+            absent.set_exception(error)
+            return absent
+        return threads.submit(scan_shard, path, record, described.spec, add)
+
+    verified = VerifiedShards()
+    try:
+        scans = [start(record) for record in described.records]
+        for record, scan in zip(described.records, scans, strict=True):
+            shard = _Shard(record, described, index)
+            try:
+                found = scan.result()
+            except (ShardError, OSError) as error:
+                verified.problems.append(shard.finding(str(error), range(record.rows)))
+                continue
+            verified.read.append(record)
+            verified.problems.extend(shard.problems(found, location.advice(found.path)))
+            verified.notes.extend(shard.notes())
+    finally:
+        threads.shutdown(cancel_futures=True)
+    return verified
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardVerifier:
-    """Says what is wrong with the shards of a feature set."""
+def questions_of(
+    index: pl.DataFrame | None, record: ShardRecord, rows: Sequence[int]
+) -> tuple[str, ...]:
+    """The ids of the questions that rows of a shard belong to; none without an index."""
+    if index is None:
+        return ()
+    concerned = (pl.col("shard") == record.file) & pl.col("row").is_in(list(rows))
+    return tuple(index.filter(concerned)["question_id"].unique(maintain_order=True))
 
-    spec: FeatureSpec
-    records: Sequence[ShardRecord]
-    """Of all the shards."""
-    described_by: str
-    """What the records are from, for messages: ``manifest.json``."""
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A shard and what it should be."""
+
+    record: ShardRecord
+    described: Description
     index: pl.DataFrame | None
-    """index.parquet; None where it cannot be trusted."""
-    repair: str
-    """What to do about a damaged file, for messages."""
 
-    def finding(self, record: ShardRecord, message: str, rows: Sequence[int]) -> Finding:
-        """A finding about rows of a shard, with their questions."""
-        question_ids: tuple[str, ...] = ()
-        if self.index is not None:
-            concerned = (pl.col("shard") == record.file) & pl.col("row").is_in(list(rows))
-            column = self.index.filter(concerned)["question_id"]
-            question_ids = tuple(column.unique(maintain_order=True))
-        return Finding(
-            file=record.file, message=message, rows=tuple(rows), question_ids=question_ids
-        )
-
-    def problems(self, record: ShardRecord, path: Path, found: ScannedShard) -> Iterator[Finding]:
-        """What is wrong with a shard.
-
-        Args:
-            record: What it should be.
-            path: Where it is.
-            found: What it is.
-        """
+    def problems(self, found: ScannedShard, advice: str) -> Iterator[Finding]:
+        """What is damaged or contradicts what is said about it."""
+        record, name = self.record, self.described.name
         everything = range(record.rows)
         if found.header_sha256 != record.header_sha256:
-            yield self.finding(record, self._explain_header(found), everything)
-            return  # the checksums of the rows are not to be trusted
-        try:
-            differences = list_differences(self.spec.to_json(), find_spec(found.header))
-        except ValueError:
-            differences = ["it can't be read"]
+            yield self.finding(self._explain_header(found, advice), everything)
+            return  # the rows' checksums are in it
+        differences = _spec_differences(self.described.spec, found.header)
+        if differences is None:
+            yield self.finding(f"it does not hold its spec; {advice}", everything)
+            return
         if differences:
-            lines = "\n  ".join(differences)
-            message = f"its spec is not that of {self.described_by}; {self.repair}:\n  {lines}"
-            yield self.finding(record, message, everything)
-        if found.damaged_rows:
-            message = (
-                f"{len(found.damaged_rows)} of {record.rows} rows differ from their checksums; "
-                f"{self.repair}"
-            )
-            yield self.finding(record, message, found.damaged_rows)
+            message = f"its spec is not that of {name}; {advice}. What differs:\n  "
+            yield self.finding(message + "\n  ".join(differences), everything)
+        if rows := found.damaged_rows:
+            message = f"{len(rows)} of {record.rows} rows differ from their checksums; {advice}"
+            yield self.finding(message, rows)
         elif found.sha256 != record.sha256:
             message = (
-                f"its sha256 is {found.sha256}, {self.described_by} says {record.sha256}, though "
-                f"all rows agree with their checksums; {self.repair}"
+                f"its sha256 is {found.sha256}, {name} says {record.sha256}, though all rows agree "
+                f"with their checksums; {advice}"
             )
-            yield self.finding(record, message, everything)
-        if rows := sorted(set(found.not_finite_rows) - set(found.damaged_rows)):
+            yield self.finding(message, everything)
+        if bad := sorted(set(found.not_finite_rows) - set(found.damaged_rows)):
             message = (
-                f"{len(rows)} of {record.rows} rows hold values that are NaN or infinite; make the "
+                f"{len(bad)} of {record.rows} rows hold values that are NaN or infinite; make the "
                 "feature set anew"
             )
-            yield self.finding(record, message, rows)
-        if self.index is not None:
-            yield from self._compare_index(record, path, self.index)
+            yield self.finding(message, bad)
+        if self.index is not None and (unlike := self._rows_unlike(self.index, found.path)):
+            message = (
+                f"{len(unlike)} of {record.rows} rows are of other pictures, or have other numbers "
+                "of patches, than index.parquet says; make the feature set anew"
+            )
+            yield self.finding(message, unlike)
 
-    def notes(self, record: ShardRecord) -> Iterator[Finding]:
-        """What is unusual about a shard."""
+    def notes(self) -> Iterator[Finding]:
+        """What is unusual and does no harm."""
         if self.index is None:
             return
-        used = self.index.filter(pl.col("shard") == record.file)["row"]
-        if unused := sorted(set(range(record.rows)) - set(used)):
-            message = f"{len(unused)} of {record.rows} rows belong to no question"
-            yield self.finding(record, message, unused)
+        used = self.index.filter(pl.col("shard") == self.record.file)["row"]
+        if unused := sorted(set(range(self.record.rows)) - set(used)):
+            message = f"{len(unused)} of {self.record.rows} rows belong to no question"
+            yield self.finding(message, unused)
 
-    def _explain_header(self, found: ScannedShard) -> str:
-        for record in self.records:
+    def finding(self, message: str, rows: Sequence[int]) -> Finding:
+        """A finding about some of the rows, with their questions."""
+        ids = questions_of(self.index, self.record, rows)
+        return Finding(file=self.record.file, message=message, rows=tuple(rows), question_ids=ids)
+
+    def _explain_header(self, found: ScannedShard, advice: str) -> str:
+        for record in self.described.records:
             if record.header_sha256 == found.header_sha256:
-                return f"it is the shard {record.file} under another name; {self.repair}"
-        try:
-            differences = list_differences(self.spec.to_json(), find_spec(found.header))
-        except ValueError:
-            return f"it is damaged, the spec in it can't be read; {self.repair}"
+                return f"it is the shard {record.file} under this name; {advice}"
+        differences = _spec_differences(self.described.spec, found.header)
+        if differences is None:
+            return f"it is damaged: the spec in it can't be read; {advice}"
         if differences:
-            lines = "\n  ".join(differences)
-            return f"it is a shard of another feature set, or damaged; {self.repair}:\n  {lines}"
+            message = f"it is a shard of another feature set, or damaged; {advice}. What differs:"
+            return message + "\n  " + "\n  ".join(differences)
         return (
             "it is damaged, or a shard of another extraction: its header is not the one that "
-            f"{self.described_by} describes; {self.repair}"
+            f"{self.described.name} describes; {advice}"
         )
 
-    def _compare_index(
-        self, record: ShardRecord, path: Path, index: pl.DataFrame
-    ) -> Iterator[Finding]:
+    def _rows_unlike(self, index: pl.DataFrame, path: Path) -> list[int]:
+        """Rows of which the index says something else than the shard."""
         columns = read_columns(path)
         digests = (row.tobytes() for row in columns.image_sha256_N32)
         held = pl.DataFrame(
             {
-                "row": range(record.rows),
+                "row": range(self.record.rows),
                 "held_sha256": [digest.hex() if any(digest) else None for digest in digests],
                 "held_patches": columns.num_patches_N,
             },
             schema_overrides={"row": pl.Int32, "held_sha256": pl.String},
         )
-        agrees = pl.col("image_sha256").eq_missing(pl.col("held_sha256")) & pl.col(
-            "num_patches"
-        ).eq_missing(pl.col("held_patches"))
-        named = index.filter(pl.col("shard") == record.file).join(held, on="row")
-        if rows := named.filter(~agrees)["row"].unique().sort().to_list():
-            message = (
-                f"index.parquet says of {len(rows)} rows that they are other pictures, or have "
-                f"other numbers of patches, than the shard does; {self.repair}"
-            )
-            yield self.finding(record, message, rows)
+        is_like = pl.col("image_sha256").eq_missing(pl.col("held_sha256")) & (
+            pl.col("num_patches").eq_missing(pl.col("held_patches"))
+        )
+        named = index.filter(pl.col("shard") == self.record.file).join(held, on="row")
+        return sorted(set(named.filter(~is_like)["row"]))
+
+
+def _find_shard(location: Location, record: ShardRecord, described: Description) -> Path:
+    """A shard's file; one at a URL is downloaded.
+
+    Raises:
+        ShardError: If it is absent or has another size, or if its record is impossible.
+    """
+    MappedRows(location, [record], described.spec)  # refuses an impossible record
+    if not isinstance(location, LocalFolder):
+        digest, nbytes = record.sha256, record.file_nbytes
+        return location.file(record.file, sha256=digest, nbytes=nbytes)
+    path = location.folder / record.file
+    if not path.is_file():
+        raise ShardError(
+            "it is absent; restore it from a copy, or run what made the feature set again"
+        )
+    if (size := path.stat().st_size) == record.file_nbytes:
+        return path
+    message = (
+        f"it has {size} bytes, {described.name} says {record.file_nbytes}; {location.advice(path)}"
+    )
+    if differences := _spec_differences(described.spec, path.read_bytes()):
+        message += ". It is a shard of another feature set. What differs:\n  "
+        message += "\n  ".join(differences)
+    raise ShardError(message)
+
+
+def _spec_differences(spec: FeatureSpec, content: bytes) -> list[str] | None:
+    """What differs between a spec and that in a shard; None where it can't be read there."""
+    try:
+        return list_differences(spec.to_json(), find_spec(content))
+    except ValueError:
+        return None
