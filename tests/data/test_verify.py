@@ -371,7 +371,8 @@ def test_a_feature_set_at_a_url_is_downloaded_and_verified(features, tmp_path):
         assert "expected sha256" in problem.message
 
 
-def test_the_command_prints_every_problem_and_exits_with_1(features, tmp_path, capsys):
+def test_the_command_prints_every_problem_and_exits_with_1(features, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
     other = tmp_path / "other"
     make_feature_set(other, "arrow")
     assert main(["verify", str(other)]) == 0
