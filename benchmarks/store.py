@@ -1,8 +1,10 @@
 """The shard store beside its limits, copying in memory and reading the disk in order, and peers.
 
 All readers take turns in one process on the same random rows; what counts are the ratios. The
-tables: warm (the files are in the system's cache), cold (they are not), the private memory that
-each reader takes, how that of the store grows with the features, and opening 100 shards.
+tables: warm (each reader has just read the same rows), cold (the files are not in the system's
+cache), the private memory that each reader takes, opening 100 shards, and how the private memory
+of the store grows with the features. In its first pass the store compares every row with its
+checksum.
 """
 
 import argparse
@@ -10,14 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.measuring import evict, print_table, read_sequentially
-from benchmarks.store_layouts import LAYOUTS, SHAPES, Layout, Rows, write_set
+from benchmarks.store_layouts import LAYOUTS, SHAPES, Batch, Layout, ReadBatch, Rows, write_set
 from mmcot_data.shards import open_features
 
 __all__ = ["main"]
@@ -68,32 +70,29 @@ def _layouts(rows: Rows, root: Path | None) -> Iterator[dict[Layout, Path]]:
         yield folders
 
 
-def _batches(rows: Rows, seed: int) -> list[list[int]]:
-    order = np.random.default_rng(seed).permutation(rows.num_rows).tolist()
-    return [order[i : i + _BATCH] for i in range(0, rows.num_rows - _BATCH + 1, _BATCH)]
-
-
 def _compare_warm(title: str, rows: Rows, folders: dict[Layout, Path], rounds: int) -> None:
     matrix_NPD = np.concatenate([block_NPD.copy() for block_NPD in rows.shards()])
     out_BPD = np.empty((_BATCH, *rows.shape), np.float16)
 
-    def copy(batch: Sequence[int]) -> object:
-        for item, row in enumerate(batch):
+    def copy(batch: Batch) -> object:
+        for item, row in enumerate(batch.rows):
             out_BPD[item] = matrix_NPD[row]
         return out_BPD
 
-    readers: dict[str, Callable[[Sequence[int]], object]] = {"copy in memory": copy}
+    readers: dict[str, ReadBatch] = {"copy in memory": copy}
     readers |= {layout.name: layout.open(folder, rows) for layout, folder in folders.items()}
-    first = {name: _time(read, _batches(rows, 0), name) for name, read in readers.items()}
     _check(readers, matrix_NPD)
     seconds: dict[str, list[float]] = {name: [] for name in readers}
-    for seed in range(1, rounds + 1):
-        batches = _batches(rows, seed)
-        for start in range(0, len(batches), 8):
-            for name, read in readers.items():
-                if name not in _SLOW or start < _SLOW_BATCHES:
-                    part = batches[start : start + 8]
-                    seconds[name].append(_time(read, part, name))
+    for seed in range(rounds):
+        batches = rows.batches(seed, _BATCH)
+        for name, read in readers.items():
+            _time(read, batches, name)
+            seconds[name].append(_time(read, batches, name))
+    first: dict[str, float] = {}
+    for layout, folder in folders.items():
+        read_sequentially(_files(folder))
+        read = layout.open(folder, rows)
+        first[layout.name] = _time(read, rows.batches(rounds, _BATCH), layout.name)
     limit = float(np.median(seconds["copy in memory"]))
     reference = float(np.median(seconds["Multimodal-CoT's way"]))
     table = [
@@ -103,21 +102,22 @@ def _compare_warm(title: str, rows: Rows, folders: dict[Layout, Path], rounds: i
             f"{rows.row_nbytes / np.median(values) / 1e9:.2f}",
             f"{limit / np.median(values):.3f}",
             f"{reference / np.median(values):,.1f}",
-            f"{1 / first[name]:,.0f}",
+            f"{1 / first[name]:,.0f}" if name in first else "",
         )
         for name, values in seconds.items()
     ]
-    columns = ("reader", "rows/s", "GB/s", "of copying", "times M-CoT", "first pass rows/s")
+    columns = ("reader", "rows/s", "GB/s", "of copying", "times M-CoT", "rows/s, first pass")
     print_table(title, columns, table)
 
 
-def _check(readers: dict[str, Callable[[Sequence[int]], object]], matrix_NPD: np.ndarray) -> None:
-    batch = [len(matrix_NPD) - 1, 0, *range(7, _BATCH + 5)]
+def _check(readers: dict[str, ReadBatch], matrix_NPD: np.ndarray) -> None:
+    numbers = [len(matrix_NPD) - 1, 0, *range(7, _BATCH + 5)]
+    batch = Batch(numbers, [str(row) for row in numbers])
     for name, read in readers.items():
-        assert np.array_equal(np.asarray(read(batch)), matrix_NPD[batch]), name
+        assert np.array_equal(np.asarray(read(batch)), matrix_NPD[numbers]), name
 
 
-def _time(read: Callable[[Sequence[int]], object], batches: list[list[int]], name: str) -> float:
+def _time(read: ReadBatch, batches: list[Batch], name: str) -> float:
     """Seconds a row."""
     if name in _SLOW:
         batches = batches[:_SLOW_BATCHES]
@@ -131,7 +131,7 @@ def _compare_cold(title: str, rows: Rows, folders: dict[Layout, Path], rounds: i
     cold = [layout for layout in folders if layout.name not in _SLOW and "fresh" not in layout.name]
     rates: dict[str, list[float]] = {}
     for seed in range(rounds):
-        batches = _batches(rows, seed)
+        batches = rows.batches(seed, _BATCH)
         for layout in cold:
             paths = _files(folders[layout])
             evict(paths)
@@ -162,10 +162,10 @@ def _compare_cold(title: str, rows: Rows, folders: dict[Layout, Path], rounds: i
     print_table(title, columns, table)
 
 
-def _time_ahead(folder: Path, rows: Rows, batches: list[list[int]]) -> float:
+def _time_ahead(folder: Path, rows: Rows, batches: list[Batch]) -> float:
     """Bytes a second of ``batches``, which asks the disk for rows before their turn."""
     features = open_features(folder)
-    ids = [str(row) for batch in batches for row in batch]
+    ids = [question_id for batch in batches for question_id in batch.question_ids]
     start = time.perf_counter()
     for _ in features.batches(ids, _BATCH):
         pass

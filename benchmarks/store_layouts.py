@@ -3,7 +3,7 @@
 Shape suffixes: N = rows, B = batch, P = patches, D = feature width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mmcot_data.shards.manifest import ShardCommit
 from mmcot_data.shards.schema import Container, PlanKey
 from mmcot_data.shards.writer import write_shard
 
-__all__ = ["LAYOUTS", "SHAPES", "Layout", "Rows", "write_set"]
+__all__ = ["LAYOUTS", "SHAPES", "Batch", "Layout", "Rows", "write_set"]
 
 SHAPES = {
     "vit": (145, 1024),
@@ -34,8 +34,17 @@ SHAPES = {
 }
 """(P, D) by encoder."""
 
-ReadBatch = Callable[[Sequence[int]], object]
-"""Takes rows, gives their features (B, P, D) in one array or tensor."""
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is to be read, as numbers and as question ids."""
+
+    rows: list[int]
+    question_ids: list[str]
+
+
+ReadBatch = Callable[[Batch], object]
+"""Gives the features (B, P, D) of a batch in one array or tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,15 @@ class Rows:
     def row_nbytes(self) -> int:
         """Size of a row in float16."""
         return 2 * self.shape[0] * self.shape[1]
+
+    def batches(self, seed: int, batch_size: int) -> list[Batch]:
+        """All rows once, in the order that the seed decides."""
+        order = np.random.default_rng(seed).permutation(self.num_rows).tolist()
+        ids = [str(row) for row in range(self.num_rows)]
+        return [
+            Batch(part := order[start : start + batch_size], [ids[row] for row in part])
+            for start in range(0, self.num_rows - batch_size + 1, batch_size)
+        ]
 
     def shards(self) -> Iterator[npt.NDArray[np.float16]]:
         """Blocks (N, P, D): noise, with the number of the row in the first element."""
@@ -138,15 +156,14 @@ def _ours(container: Container, *, fresh: bool = False) -> Layout:
     def open_set(folder: Path, rows: Rows) -> ReadBatch:
         features = open_features(folder)
         out_BPD = np.empty((0, *rows.shape), np.float16)
-        ids = [str(row) for row in range(rows.num_rows)]
 
-        def read(batch: Sequence[int]) -> object:
+        def read(batch: Batch) -> object:
             nonlocal out_BPD
             if fresh:
-                return features.gather([ids[row] for row in batch])[0]
-            if len(out_BPD) != len(batch):
-                out_BPD = np.empty((len(batch), *rows.shape), np.float16)
-            return features.gather([ids[row] for row in batch], out_BPD)[0]
+                return features.gather(batch.question_ids)[0]
+            if len(out_BPD) != len(batch.rows):
+                out_BPD = np.empty((len(batch.rows), *rows.shape), np.float16)
+            return features.gather(batch.question_ids, out_BPD)[0]
 
         return read
 
@@ -166,7 +183,7 @@ def _write_npy(folder: Path, rows: Rows) -> None:
 def _open_npy(folder: Path, rows: Rows) -> ReadBatch:
     maps = [np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))]
     size = rows.shard_size
-    return lambda batch: np.stack([maps[row // size][row % size] for row in batch])
+    return lambda batch: np.stack([maps[row // size][row % size] for row in batch.rows])
 
 
 def _write_hdf5(folder: Path, rows: Rows) -> None:
@@ -187,7 +204,7 @@ def _write_hdf5(folder: Path, rows: Rows) -> None:
 
 def _open_hdf5(folder: Path, _rows: Rows) -> ReadBatch:
     features = h5py.File(folder / "features.h5")["features"]
-    return lambda batch: np.stack([features[row] for row in batch])
+    return lambda batch: np.stack([features[row] for row in batch.rows])
 
 
 def _write_arrow_dataset(folder: Path, rows: Rows) -> None:
@@ -207,7 +224,7 @@ def _open_arrow_dataset(folder: Path, _rows: Rows) -> ReadBatch:
 
     data = datasets.load_from_disk(str(folder / "dataset"))
     data = data.with_format("torch", dtype=torch.float16)
-    return lambda batch: data[list(batch)]["features"]
+    return lambda batch: data[batch.rows]["features"]
 
 
 def _write_parquet(folder: Path, rows: Rows) -> None:
@@ -224,8 +241,8 @@ def _write_parquet(folder: Path, rows: Rows) -> None:
 def _open_parquet(folder: Path, rows: Rows) -> ReadBatch:
     file = pa.parquet.ParquetFile(folder / "features.parquet", memory_map=True)
 
-    def read(batch: Sequence[int]) -> object:
-        column = file.read_row_groups(list(batch), use_threads=False).column(0).combine_chunks()
+    def read(batch: Batch) -> object:
+        column = file.read_row_groups(batch.rows, use_threads=False).column(0).combine_chunks()
         return column.flatten().to_numpy().reshape(-1, *rows.shape)
 
     return read
@@ -248,7 +265,9 @@ def _open_matrix(folder: Path, _rows: Rows) -> ReadBatch:
     from transformers.utils import to_py_obj
 
     matrix_NPD: npt.NDArray[Any] = np.load(folder / "features.npy")
-    return lambda batch: torch.tensor(to_py_obj([torch.tensor(matrix_NPD[row]) for row in batch]))
+    return lambda batch: torch.tensor(
+        to_py_obj([torch.tensor(matrix_NPD[row]) for row in batch.rows])
+    )
 
 
 LAYOUTS = (

@@ -4,8 +4,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.measuring import AnonymousMemory
 from benchmarks.store_layouts import LAYOUTS, Rows
 from mmcot_data.shards import open_features
@@ -26,14 +24,15 @@ def main() -> None:
 
 def _measure_memory(number: int, folder: Path, rows: Rows) -> str:
     layout = LAYOUTS[number]
-    num_batches = 2 if number >= len(LAYOUTS) - 2 else rows.num_rows // 32
-    order = np.random.default_rng(0).permutation(rows.num_rows)
+    batches = rows.batches(0, 32)
+    if number >= len(LAYOUTS) - 2:
+        batches = batches[:2]
     _import_what_is_needed(layout.name)
     with AnonymousMemory() as memory:
         read = layout.open(folder, rows)
         opened = memory.peak_mib
-        for batch in range(num_batches):
-            read(order[32 * batch : 32 * batch + 32].tolist())
+        for batch in batches:
+            read(batch)
         return f"{opened:,.0f}, {memory.peak_mib:,.0f}"
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "ShardError",
     "SpecMismatchError",
     "TrainingError",
+    "how_to_install",
 ]
 
 
@@ -74,3 +75,8 @@ class ExtractionError(MmcotError):
 
 class TrainingError(MmcotError):
     """A run folder or checkpoint does not fit the request."""
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs what an extra of the package holds."""
+    return f"pip install 'mmcot[{extra}]', or in a checkout pip install '.[{extra}]'"

@@ -17,6 +17,10 @@ __all__ = ["parse_sealed_json", "write_sealed_json"]
 
 _SEAL = re.compile(rb'"self_sha256": "([0-9a-f]{64})"\n\}\n\Z')
 _ZEROS = b"0" * 64
+_ADVICE = (
+    "restore it from a copy, or delete it and run what made the feature set again: shards that are "
+    "complete stay"
+)
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
@@ -44,14 +48,13 @@ def parse_sealed_json(data: bytes, where: str) -> dict[str, Any]:
     if seal is None:
         raise ShardError(
             f"{where} is damaged, cut off, or of an earlier version of mmcot: it does not end with "
-            "its checksum (self_sha256); make the feature set anew in an empty folder"
+            f"its checksum (self_sha256); {_ADVICE}"
         )
     expected = seal.group(1).decode()
     found = hashlib.sha256(data[: seal.start(1)] + _ZEROS + data[seal.end(1) :]).hexdigest()
     if found != expected:
         raise ShardError(
-            f"{where} is damaged: its checksum is {found}, it says {expected}; restore it from a "
-            "copy, or make the feature set anew in an empty folder"
+            f"{where} is damaged: its checksum is {found}, it says {expected}; {_ADVICE}"
         )
     value: dict[str, Any] = json.loads(data)
     del value["self_sha256"]

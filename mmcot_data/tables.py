@@ -24,8 +24,13 @@ def write_tables(data: ScienceQA, out: Path) -> list[Path]:
         The files that the artifact root holds now.
 
     Raises:
-        DataError: If the artifact root holds other questions.
+        DataError: If the artifact root holds other questions, or is a feature set.
     """
+    if (out / "manifest.json").exists() or any(out.glob("*-of-*.json")):
+        raise DataError(
+            f"{out} is a feature set, expected an artifact root, which holds feature sets: give "
+            f"another --out, as {out.parent}"
+        )
     path = out / "questions.parquet"
     if path.exists():
         _check_same(path, data)

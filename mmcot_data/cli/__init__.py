@@ -19,7 +19,7 @@ from mmcot_data.cli import (
     sample,
     verify,
 )
-from mmcot_data.errors import MmcotError
+from mmcot_data.errors import MmcotError, how_to_install
 
 __all__ = ["main"]
 
@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(
             f"this command needs the package {error.name}, which is not installed; install what "
-            "it needs with: pip install 'mmcot[extract]'"
+            f"it needs with: {how_to_install('extract')}"
         )
     except OSError as error:
         return _fail(f"the system refused: {error}")
     except KeyboardInterrupt:
-        print("mmcot-data: interrupted; the same command continues", file=sys.stderr)
+        print("mmcot-data: interrupted; run the same command to go on", file=sys.stderr)
         return 130
 
 

@@ -2,10 +2,9 @@
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcot_data.cli.subcommand import Subcommands, add_subcommand, progress_bar
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path, progress_bar
 
 if TYPE_CHECKING:
     from mmcot_data.shards.store import ShardStore
@@ -46,7 +45,7 @@ def add_parser(commands: Subcommands) -> None:
     )
     parser.add_argument("features", metavar="DIR", help="feature set: a folder or its URL")
     parser.add_argument("--to", required=True, choices=_FORMATS, help="see below")
-    parser.add_argument("--out", type=Path, required=True, help="file or folder, see below")
+    parser.add_argument("--out", type=local_path, required=True, help="file or folder, see below")
     parser.add_argument(
         "--roles",
         type=lambda text: tuple(text.split(",")),

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from mmcot_data.cli.subcommand import Subcommands, add_subcommand, progress_bar
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path, progress_bar
 from mmcot_data.encoders import ENCODERS, Precision
 from mmcot_data.questions import split_names
 from mmcot_data.shards.schema import Container, StorageDtype
@@ -43,7 +43,7 @@ def add_parser(commands: Subcommands) -> None:
     parser.add_argument(
         "data", type=Path, metavar="DATA", help="data set in ScienceQA's official layout"
     )
-    parser.add_argument("--out", type=Path, required=True, help="artifact root")
+    parser.add_argument("--out", type=local_path, required=True, help="artifact root")
     _add_encoder_arguments(parser)
     _add_storage_arguments(parser)
 

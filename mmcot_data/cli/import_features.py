@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from mmcot_data.cli.subcommand import Subcommands, add_subcommand, progress_bar
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path, progress_bar
 from mmcot_data.shards.schema import Container
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add_parser(commands: Subcommands) -> None:
         help=".npy; .pth with one tensor; .h5 with a group for each picture; or the folder of a "
         "Hugging Face dataset",
     )
-    parser.add_argument("--out", type=Path, required=True, help="artifact root")
+    parser.add_argument("--out", type=local_path, required=True, help="artifact root")
     rows = parser.add_argument_group("which features are whose")
     rows.add_argument(
         "--name-map",
@@ -147,6 +147,8 @@ def _open(arguments: argparse.Namespace) -> "FeatureFile":
         return open_array_file(path, arguments.name_map or path.with_name("name_map.json"))
     if is_group:
         return open_group_file(path, arguments.question_map)
+    if (path / "manifest.json").exists():
+        arguments.fail(f"{path} is a feature set already: `mmcot-data export` converts it")
     if not path.is_dir():
         arguments.fail(f"{path} is no .npy, .pth or .h5, and no folder of a dataset")
     return open_hf_dataset(path)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmcot_data.cli.subcommand import Subcommands, add_subcommand
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path
 from mmcot_data.questions import split_names
 
 __all__ = ["add_parser"]
@@ -44,7 +44,7 @@ def add_parser(commands: Subcommands) -> None:
     )
     parser.add_argument("--split", choices=split_names(), help="only these questions")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help=".parquet or .jsonl"
+        "--out", type=local_path, required=True, metavar="FILE", help=".parquet or .jsonl"
     )
 
 

@@ -84,6 +84,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.pictures is None and (arguments.data is not None or arguments.question):
         arguments.fail("--data and --question need --pictures FILE")
+    if arguments.pictures is not None and arguments.pictures.suffix != ".png":
+        arguments.fail(f"--pictures {arguments.pictures}: expected a name that ends in .png")
+    if arguments.data is not None and not arguments.data.is_dir():
+        arguments.fail(f"--data {arguments.data} is no folder")
     if arguments.num_pictures < 1:
         arguments.fail(f"--num-pictures is {arguments.num_pictures}, expected at least 1")
     folders = [] if is_remote(arguments.dir) else find_feature_sets(Path(arguments.dir))

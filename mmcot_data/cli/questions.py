@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from mmcot_data.cli.subcommand import Subcommands, add_subcommand
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path
 
 __all__ = ["add_parser"]
 
@@ -25,7 +25,7 @@ def add_parser(commands: Subcommands) -> None:
     parser.add_argument(
         "data", type=Path, metavar="DATA", help="data set in ScienceQA's official layout"
     )
-    parser.add_argument("--out", type=Path, required=True, help="artifact root")
+    parser.add_argument("--out", type=local_path, required=True, help="artifact root")
 
 
 def _run(arguments: argparse.Namespace) -> int:

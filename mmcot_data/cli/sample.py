@@ -1,9 +1,8 @@
 """``mmcot-data sample``: draw the embedded sample."""
 
 import argparse
-from pathlib import Path
 
-from mmcot_data.cli.subcommand import Subcommands, add_subcommand, progress_bar
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path, progress_bar
 
 __all__ = ["add_parser"]
 
@@ -22,7 +21,7 @@ def add_parser(commands: Subcommands) -> None:
         summary="Draw a data set of questions and pictures in ScienceQA's official layout.",
         examples=_EXAMPLES,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    parser.add_argument("out", type=local_path, metavar="OUT", help="folder to make")
     parser.add_argument("--num-questions", type=int, default=6000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other questions")
     parser.add_argument(

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["Subcommands", "add_subcommand", "progress_bar"]
+__all__ = ["Subcommands", "add_subcommand", "local_path", "progress_bar"]
 
 Subcommands = Any
 """What ``ArgumentParser.add_subparsers`` returns; argparse has no public name for it."""
@@ -45,6 +46,17 @@ def add_subcommand(
     )
     parser.set_defaults(run=run, fail=parser.error)
     return parser
+
+
+def local_path(text: str) -> Path:
+    """For ``type=``: a path to write to, which can't be a URL.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is one.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a URL, expected a local path to write to")
+    return Path(text)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import cast
 
 from mmcot_data.encoders.base import Encoder, EncoderConfig, Precision
 from mmcot_data.encoders.table import ENCODERS, EncoderFacts
-from mmcot_data.errors import EncoderError
+from mmcot_data.errors import EncoderError, how_to_install
 
 __all__ = [
     "ENCODERS",
@@ -40,7 +40,6 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         load = import_module(f"{__name__}.{module}").load
     except ModuleNotFoundError as error:
         raise EncoderError(
-            f"the encoder {config.name} needs the package {error.name}: "
-            "pip install 'mmcot[extract]'"
+            f"the encoder {config.name} needs the package {error.name}: {how_to_install('extract')}"
         ) from error
     return cast(Encoder, load(config))

@@ -83,12 +83,15 @@ def export_array(
         _, first, places = np.unique(rows, return_index=True, return_inverse=True)
         order = np.argsort(first)
         rows, places = rows[first[order]], np.argsort(order)[places]
-    write_row_map(name_map, dict(zip(chosen.question_ids, places.tolist(), strict=True)))
+    row_of = dict(zip(chosen.question_ids, places.tolist(), strict=True))
+    if name_map.exists():
+        write_row_map(name_map, row_of)
     P, D = store.spec.row_shape
     shape = (len(rows), D) if _is_pooled(store.spec) else (len(rows), P, D)
     write = _write_npy if to == "npy" else _write_pth
     parts = _counted(read_rows(store, rows), len(rows), on_progress)
     replace_file(path, lambda tmp: write(tmp, parts, shape, store.mapped.dtype))
+    write_row_map(name_map, row_of)
     return ArrayExport(
         path=path,
         name_map=name_map,

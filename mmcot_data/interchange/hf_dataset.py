@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from mmcot_data.errors import ShardError
+from mmcot_data.errors import ShardError, how_to_install
 from mmcot_data.files import file_sha256, replace_file, sync_files, sync_folder
 from mmcot_data.interchange.feature_file import (
     FeatureFile,
@@ -148,8 +148,8 @@ def _import_datasets() -> Any:
         import datasets
     except ModuleNotFoundError as error:
         raise ShardError(
-            f"Hugging Face datasets need the package {error.name}, which is not installed; install "
-            "it with: pip install 'mmcot[datasets]'"
+            f"Hugging Face datasets need the package {error.name}, which is not installed: "
+            f"{how_to_install('datasets')}"
         ) from error
     return datasets
 

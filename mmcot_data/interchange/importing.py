@@ -111,8 +111,6 @@ def import_features(
         licence = licence or content.licence
     spec = _make_spec(file, claims, licence)
     digests_N32 = _find_digests(file, pictures)
-    if data is not None:
-        write_tables(content, out)
     if shard_size is None:
         shard_size = default_shard_size(spec)
     plan = PlanKey(
@@ -137,6 +135,8 @@ def import_features(
         ),
         on_progress,
     )
+    if data is not None:
+        write_tables(content, out)
     return ImportSummary(
         folder=folder,
         spec=spec,

@@ -95,9 +95,12 @@ def _read_object(path: Path) -> dict[str, Any]:
             'id, as {"1": "0", "2": "1"}'
         ) from error
     except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+        raise DataError(f"{path}: no JSON object by question id: {error}") from error
     if not isinstance(value, dict) or not value:
-        raise DataError(f"{path}: expected a JSON object by question id, found {value!r:.40}")
+        raise DataError(
+            f"{path}: expected a JSON object with an entry for each question id, found "
+            f"{value!r:.40}"
+        )
     return value
 
 

@@ -32,8 +32,13 @@ def write_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> Iterator[None
     Raises:
         FolderLockedError: If another process writes into it.
         SpecMismatchError: As ``check_folder``.
-        ShardError: As ``check_folder``.
+        ShardError: As ``check_folder``; or if it is an artifact root.
     """
+    if (folder / "questions.parquet").exists() or any(folder.glob(f"*/{MANIFEST}")):
+        raise ShardError(
+            f"{folder} is an artifact root, expected the folder of a feature set: give one in it, "
+            f"as {folder / 'NAME'}"
+        )
     with lock_folder(folder):
         check_folder(folder, spec, key)
         for path in folder.glob(".*.tmp"):

@@ -7,6 +7,7 @@ import polars as pl
 from mmcot_data.errors import ShardError
 from mmcot_data.files import file_sha256
 from mmcot_data.shards.manifest import Manifest
+from mmcot_data.shards.schema import list_differences
 
 __all__ = ["INDEX", "INDEX_SCHEMA", "read_index"]
 
@@ -41,7 +42,8 @@ def read_index(path: Path, manifest: Manifest) -> pl.DataFrame:
         Its columns and ``number``: the place of ``shard`` in the manifest, null without features.
 
     Raises:
-        ShardError: If it is absent, another file, or points outside the shards.
+        ShardError: If it is absent, another file, lacks columns, names a picture twice, or points
+            outside the shards.
     """
     if not path.is_file() or file_sha256(path) != manifest.index_sha256:
         raise ShardError(
@@ -56,12 +58,25 @@ def read_index(path: Path, manifest: Manifest) -> pl.DataFrame:
         },
         schema={"shard": pl.String, "number": pl.Int32, "_rows": pl.Int32},
     )
-    index = pl.read_parquet(path).join(shards, on="shard", how="left", maintain_order="left")
-    within = (pl.col("row") >= 0) & (pl.col("row") < pl.col("_rows"))
+    index = pl.read_parquet(path)
+    columns = {name: dtype for name, dtype in index.schema.items() if name in INDEX_SCHEMA}
+    if differences := list_differences(INDEX_SCHEMA, columns):
+        raise ShardError(f"{path}: its columns are not those of an index: {'; '.join(differences)}")
+    twice = index.filter(pl.struct("question_id", "role").is_duplicated())
+    if twice.height:
+        raise ShardError(
+            f"{path} is damaged: {twice.height} rows share question and image role, the first for "
+            f"question {twice['question_id'][0]!r}"
+        )
+    index = index.join(shards, on="shard", how="left", maintain_order="left")
+    within = pl.col("row").is_between(0, pl.col("_rows"), closed="left") & pl.col(
+        "num_patches"
+    ).is_between(1, manifest.spec.num_patches)
     lost = index.filter(pl.col("row").is_not_null() & ~within.fill_null(value=False))
     if lost.height:
         raise ShardError(
-            f"{path} is damaged: {lost.height} rows point outside the shards of manifest.json, "
+            f"{path} is damaged: {lost.height} rows point outside the shards of manifest.json or "
+            "have an impossible num_patches, "
             f"the first for question {lost['question_id'][0]!r}"
         )
     return index.drop("_rows")

@@ -78,17 +78,30 @@ def read_manifest(folder: Path) -> Manifest:
     """Read manifest.json of a feature set.
 
     Raises:
-        ShardError: If there is none, which means that the folder is unfinished; or if it is
-            damaged or of another format version.
+        ShardError: If there is none, says what the folder is instead; or if it is damaged or of
+            another format version.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        state = "is unfinished: it has no manifest.json" if folder.is_dir() else "does not exist"
-        raise ShardError(
-            f"the feature set {folder} {state}; run `mmcot-data extract DATA --encoder NAME --out "
-            f"{folder.parent}` (the same command continues an interrupted one)"
-        )
+        raise ShardError(_explain_absence(folder))
     return parse_manifest(path.read_bytes(), str(path))
+
+
+def _explain_absence(folder: Path) -> str:
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        return f"{folder} {found}; expected the folder of a feature set, such as shards/detr"
+    if sets := sorted(str(path.parent) for path in folder.glob(f"*/{MANIFEST}")):
+        return f"{folder} is an artifact root, expected one of its feature sets: {', '.join(sets)}"
+    if any(folder.glob("*-of-*")):
+        return (
+            f"the feature set {folder} is unfinished: it has no {MANIFEST}; run what makes it "
+            "again, the same command continues"
+        )
+    return (
+        f"{folder} is no feature set: it has no {MANIFEST}; `mmcot-data extract DATA --encoder "
+        "NAME --out ROOT` makes one in ROOT, and `mmcot-data import` takes other programs' features"
+    )
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
@@ -145,6 +158,6 @@ def _parse_object(data: bytes, cls: type[Any], where: str) -> dict[str, Any]:
     version = value.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ShardError(
-            f"{where}: format version is {version}, this version of mmcot reads {FORMAT_VERSION}"
+            f"{where}: format version is {version!r}, this version of mmcot reads {FORMAT_VERSION}"
         )
     return parse_fields(cls, value, where)

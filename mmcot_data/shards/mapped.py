@@ -97,36 +97,30 @@ class MappedRows:
         self._crc_G = np.zeros(self.zero, np.uint32)
         self._opened = [False] * len(self.records)
 
-    def shard(self, number: int) -> npt.NDArray[np.floating[Any]]:
-        """All rows (N, P, D) of one shard, without a check of the rows' checksums.
+    def take(self, rows: npt.NDArray[np.int64], out_NPD: npt.NDArray[np.floating[Any]]) -> None:
+        """Copy rows into a contiguous array; those that are read first are checked in it.
 
         Raises:
-            ShardError: If the file is absent, has another size, or is another shard.
+            ShardError: If a shard or a row is damaged.
         """
-        self._open(number)
-        start = int(self.starts[number])
-        return self.rows[start : start + self.records[number].rows]
-
-    def unread(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of the rows ``prepare`` has not been called for."""
-        return self._state_G[rows] != _READ
+        state_N = self._state_G[rows]
+        if state_N.min(initial=_READ) == _READ:
+            self.rows.take(rows, axis=0, out=out_NPD, mode="clip")
+            return
+        self.will_need(rows)
+        self.rows.take(rows, axis=0, out=out_NPD, mode="clip")
+        for item in np.flatnonzero(state_N != _READ).tolist():
+            self._check_row(int(rows[item]), out_NPD[item])
 
     def prepare(self, rows: npt.NDArray[np.int64]) -> None:
-        """Open the shards of these rows, and compare the checksum of each that is new.
+        """Make rows ready to be read in place: open their shards and check those that are new.
 
         Raises:
             ShardError: If a shard or a row is damaged.
         """
         self.will_need(rows)
-        for row in rows[self.unread(rows)].tolist():
-            if self._check == "rows" and zlib.crc32(self.rows[row]) != self._crc_G[row]:
-                number = self._number(row)
-                raise ShardError(
-                    f"{self.name(number)} is damaged: the checksum of row "
-                    f"{row - self.starts[number]} is wrong; `mmcot-data verify` lists all that is "
-                    f"damaged; {self._location.advice(self.path(number))}"
-                )
-            self._state_G[row] = _READ
+        for row in rows[self._state_G[rows] != _READ].tolist():
+            self._check_row(row, self.rows[row])
 
     def will_need(self, rows: npt.NDArray[np.int64], *, again: bool = False) -> None:
         """Start reading rows from the disk, and return at once.
@@ -184,6 +178,16 @@ class MappedRows:
             offset = record.data_offset - self._shift
             _map_file(file.fileno(), address, record.data_nbytes + self._shift, offset)
         self._opened[number] = True
+
+    def _check_row(self, row: int, row_PD: npt.NDArray[np.floating[Any]]) -> None:
+        if self._check == "rows" and zlib.crc32(row_PD.data) != self._crc_G[row]:
+            number = self._number(row)
+            raise ShardError(
+                f"{self.name(number)} is damaged: the checksum of row {row - self.starts[number]} "
+                "is wrong; `mmcot-data verify` lists all that is damaged; "
+                f"{self._location.advice(self.path(number))}"
+            )
+        self._state_G[row] = _READ
 
     def _check_header(self, number: int, path: Path, header: bytes) -> None:
         """Compare what describes the rows with the manifest: a shard of another set is refused."""

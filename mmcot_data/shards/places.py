@@ -3,6 +3,7 @@
 Shape suffixes: Q = questions, R = pictures side by side: the image roles, or 1.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,8 @@ import polars as pl
 from mmcot_data.shards.mapped import MappedRows
 
 __all__ = ["Places", "find_places", "sort_roles"]
+
+_ROLE = re.compile(r"(question|choice)(_\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,11 @@ def find_places(
         roles: Image roles in the order of preference; ``all`` is every role of the index.
         combine: ``first``: a question is given the first of the roles that it has. ``all``: it is
             given all of them, side by side.
+
+    Raises:
+        ValueError: If an argument is not one of those that are possible.
     """
+    _check_arguments(roles, combine)
     index = index.filter(pl.col("row").is_not_null())
     names = sort_roles(index["role"].unique().to_list()) if roles == "all" else list(roles)
     rank = pl.DataFrame(
@@ -73,6 +80,18 @@ def find_places(
     num_patches_QR = np.zeros(shape, np.int32)
     num_patches_QR[items, ranks] = chosen["num_patches"].to_list()
     return Places(tuple(names), positions, rows_QR, num_patches_QR)
+
+
+def _check_arguments(roles: Sequence[str], combine: str) -> None:
+    if combine not in ("first", "all"):
+        raise ValueError(f"combine is {combine!r}, expected first or all")
+    if roles != "all" and (
+        isinstance(roles, str) or not roles or not all(_ROLE.fullmatch(role) for role in roles)
+    ):
+        raise ValueError(
+            f"roles is {roles!r}, expected all, or a list of image roles such as question, "
+            "question_2 and choice_0"
+        )
 
 
 def sort_roles(roles: Sequence[str]) -> list[str]:

@@ -57,6 +57,7 @@ def open_features(
     Raises:
         ShardError: If the folder is unfinished, damaged, or of another format version.
         SpecMismatchError: If the features are not what ``expect`` says; lists what differs.
+        ValueError: If ``roles``, ``combine`` or ``check`` is not one of those that are possible.
     """
     store = open_store(
         path, expect=expect, check=check, cache=cache, storage_options=storage_options
@@ -122,7 +123,9 @@ class FeatureSet:
         """
         position = self._places.positions.get(question_id)
         if position is None:
-            raise KeyError(f"question {question_id!r} has no features in this feature set")
+            raise KeyError(
+                f"question {question_id!r} has no features in this feature set; ids are strings"
+            )
         rows_R = self._places.rows_QR[position]
         if len(rows_R) > 1:
             return self.gather([question_id])[0][0]
@@ -150,6 +153,7 @@ class FeatureSet:
             Features (B, P, D) in the stored dtype, and the mask (B, P) of valid patches.
 
         Raises:
+            TypeError: If an id is not a string.
             ValueError: If ``out`` has another shape or dtype.
             ShardError: If a shard is absent or damaged.
         """
@@ -165,8 +169,6 @@ class FeatureSet:
         if self._hinted_batches:
             self._hinted_batches -= 1
             self._mapped.will_need(rows, again=True)
-        if self._mapped.unread(rows).any():
-            self._mapped.prepare(rows)
         self._copy(rows, out.reshape(-1, *self.spec.row_shape))
         mask_BRP = self._masks[self._places.num_patches_QR[positions]]
         return out, mask_BRP.reshape(shape[:2])
@@ -212,18 +214,30 @@ class FeatureSet:
         yield from queue
 
     def _find(self, question_ids: Sequence[str]) -> npt.NDArray[np.intp]:
-        absent = itertools.repeat(len(self._places.positions))
-        found = map(self._places.positions.get, question_ids, absent)
-        return np.fromiter(found, np.intp, len(question_ids))
+        absent = len(self._places.positions)
+        found = map(self._places.positions.get, question_ids, itertools.repeat(absent))
+        positions = np.fromiter(found, np.intp, len(question_ids))
+        if isinstance(question_ids, str) or positions.max(initial=0) == absent:
+            _check_ids(question_ids)
+        return positions
 
     def _copy(self, rows: npt.NDArray[np.int64], rows_NPD: npt.NDArray[np.floating[Any]]) -> None:
         """Where rows that were read before have left the memory, hint at all rows for a while."""
         self._num_copied += 1
         watched = self._num_copied % _WATCHED == 0
         faults = _num_major_faults() if watched else 0
-        self._mapped.rows.take(rows, axis=0, out=rows_NPD, mode="clip")
+        self._mapped.take(rows, rows_NPD)
         if watched and _num_major_faults() > faults:
             self._hinted_batches = _HINTED_BATCHES
+
+
+def _check_ids(question_ids: Sequence[str]) -> None:
+    """Tell ids without features from what can't be ids."""
+    is_text = isinstance(question_ids, str)
+    if is_text or not all(isinstance(question_id, str) for question_id in question_ids):
+        raise TypeError(
+            f'question ids are {question_ids!r:.100}, expected a list of strings, as ["42", "7"]'
+        )
 
 
 def _num_major_faults() -> int:

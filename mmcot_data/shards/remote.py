@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from mmcot_data.errors import DiskFullError, ShardError
+from mmcot_data.errors import DiskFullError, ShardError, how_to_install
 from mmcot_data.files import replace_file
 
 __all__ = ["FileCache", "is_remote", "read_remote"]
@@ -149,7 +149,7 @@ class _RemoteFile:
             self._filesystem = kind(**options, skip_instance_cache=True)
             self._path = kind._strip_protocol(url)
         except ImportError as error:
-            raise ShardError(f"{url}: {error}; run `pip install 'mmcot[cloud]'`") from error
+            raise ShardError(f"{url}: {error}; {how_to_install('cloud')}") from error
         except Exception as error:
             raise ShardError(f"cannot read {url}: {_diagnose(error)[0]}") from error
 
@@ -263,7 +263,8 @@ def _diagnose(error: Exception) -> tuple[str, bool]:
     ):
         return (
             f"access is refused ({text}); set credentials in the environment or storage_options, "
-            "for a public bucket {'anon': True} (s3) or {'token': 'anon'} (gs)"
+            "for a public bucket {'anon': True} or FSSPEC_S3_ANON=true (s3), {'token': 'anon'} or "
+            "FSSPEC_GS_TOKEN=anon (gs)"
         ), False
     is_final = isinstance(error, TypeError | ValueError) or (
         isinstance(status, int) and status < 500 and status not in (408, 429)

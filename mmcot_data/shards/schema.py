@@ -28,6 +28,12 @@ Container = Literal["hdf5", "arrow"]
 StorageDtype = Literal["float16", "float32"]
 
 _MAX_SPEC_NBYTES = 2**20
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    str(int): (int,),
+    str(str): (str,),
+    str(int | None): (int, type(None)),
+    str(str | None): (str, type(None)),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,6 +200,13 @@ def parse_fields(cls: type[Any], value: Any, where: str) -> dict[str, Any]:
         *(f"{name} is unknown" for name in sorted(value.keys() - expected)),
     ]:
         raise ShardError(f"{where} is damaged or of another version: {', '.join(problems)}")
+    for field in fields(cls):
+        allowed = _JSON_TYPES.get(str(field.type))
+        if allowed is not None and type(value[field.name]) not in allowed:
+            raise ShardError(
+                f"{where}: {field.name} is {value[field.name]!r:.100}, expected "
+                f"{getattr(field.type, '__name__', field.type)}"
+            )
     return value
 
 
@@ -214,24 +227,35 @@ def find_spec(header: bytes) -> dict[str, Any]:
     return value
 
 
-def list_differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Lines ``field: expected …, found …`` of two JSON objects; nested fields are dotted."""
-    left, right = _flatten(expected), _flatten(found)
+def list_differences(expected: Any, found: Any, name: str = "") -> list[str]:
+    """Lines ``field: expected …, found …`` of two JSON values; nested fields are dotted.
+
+    Args:
+        expected: A JSON value, as an object.
+        found: The other one.
+        name: Of the value itself, within a larger one.
+    """
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        keys = {**expected, **found}
+        pairs = [(str(key), expected.get(key, _NOTHING), found.get(key, _NOTHING)) for key in keys]
+    elif _is_list(expected) and _is_list(found) and len(expected) == len(found):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(expected, found, strict=True))]
+    else:
+        same = expected == found
+        return [] if same else [f"{name}: expected {_show(expected)}, found {_show(found)}"]
     return [
-        f"{name}: expected {left.get(name, 'nothing')!r}, found {right.get(name, 'nothing')!r}"
-        for name in {**left, **right}
-        if (name in left) != (name in right) or left[name] != right[name]
+        line
+        for key, left, right in pairs
+        for line in list_differences(left, right, f"{name}.{key}" if name else key)
     ]
 
 
-def _flatten(value: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        items = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, list | tuple):
-        items = [(str(index), item) for index, item in enumerate(value)]
-    else:
-        return {name: value}
-    leaves: dict[str, Any] = {}
-    for key, item in items:
-        leaves |= _flatten(item, f"{name}.{key}" if name else key)
-    return leaves
+_NOTHING = object()
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _show(value: Any) -> str:
+    return "nothing" if value is _NOTHING else repr(value)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 
@@ -50,7 +50,9 @@ def open_store(
     cache: Path | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> ShardStore:
-    """Open a finished feature set; the arguments are those of ``open_features``."""
+    """Open a finished feature set; arguments and errors are those of ``open_features``."""
+    if check not in get_args(Check):
+        raise ValueError(f"check is {check!r}, expected one of {', '.join(get_args(Check))}")
     location = find_location(path, cache=cache, storage_options=storage_options)
     manifest = location.read_manifest()
     if expect is not None:

@@ -10,7 +10,7 @@ import polars as pl
 
 from mmcot_data.errors import ShardError
 from mmcot_data.shards.containers import SUFFIXES
-from mmcot_data.shards.index import INDEX, INDEX_SCHEMA, read_index
+from mmcot_data.shards.index import INDEX, read_index
 from mmcot_data.shards.location import LocalFolder, Location, find_location
 from mmcot_data.shards.manifest import MANIFEST, Manifest, ShardCommit, commit_path, read_commit
 from mmcot_data.shards.schema import ShardRecord, list_differences
@@ -118,8 +118,7 @@ class _Verification:
                 except (ShardError, OSError) as error:
                     self._problem(
                         path.name,
-                        f"{error}. Readers do not need this file: delete it, and run what made the "
-                        "feature set again if it is to be continued",
+                        f"{error}. Readers do not need this file",
                     )
         return commits
 
@@ -159,14 +158,6 @@ class _Verification:
         except (ShardError, OSError, pl.exceptions.PolarsError) as error:
             self._problem(INDEX, str(error))
             return None
-        columns = {name: dtype for name, dtype in index.schema.items() if name in INDEX_SCHEMA}
-        if differences := list_differences(INDEX_SCHEMA, columns):
-            self._problem(INDEX, "its columns are not those of an index: " + "; ".join(differences))
-            return None
-        twice = index.filter(pl.struct("question_id", "role").is_duplicated())
-        if twice.height:
-            message = "these questions have several rows for one image role"
-            self._problem(INDEX, message, twice["question_id"].unique(maintain_order=True))
         unlike = index.filter((pl.col("status") == "ok") != pl.col("row").is_not_null())
         if unlike.height:
             message = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
-from mmcot_data.errors import MmcotError
+from mmcot_data.errors import MmcotError, how_to_install
 from mmcot_data.prompts import PROMPT_FORMATS
 from mmcot_data.questions import split_names
 from mmcot_data.shards.remote import is_remote
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(
             f"mmcot-train: error: {error.name} is not installed; training needs "
-            "`pip install 'mmcot[train]'`",
+            f"{how_to_install('train')}",
             file=sys.stderr,
         )
         return 1

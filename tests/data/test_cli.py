@@ -244,7 +244,7 @@ sys.exit(main(sys.argv[1:]))
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "the same command continues" in error
+    assert "run the same command to go on" in error
     assert "Traceback" not in error
     assert main(arguments) == 0
     assert len(open_features(shards / "detr")) == 12
@@ -261,3 +261,15 @@ def test_sample_then_extract_with_the_tiny_encoder(tmp_path, shards, capsys):
     assert features.spec.encoder == "tiny"
     assert len(features) > 0
     assert features.gather(features.question_ids)[1].all()
+
+
+def test_a_feature_set_is_no_artifact_root(data, tmp_path, capsys):
+    """Catches tables and a feature set that are written into another feature set."""
+    out = tmp_path / "shards"
+    assert main(["extract", str(data), "--encoder", "tiny", "--out", str(out)]) == 0
+    before = sorted(out.rglob("*"))
+    for command in ("extract", "questions"):
+        options = ["--encoder", "tiny"] if command == "extract" else []
+        assert main([command, str(data), *options, "--out", str(out / "tiny")]) == 1
+        assert "is a feature set, expected an artifact root" in capsys.readouterr().err
+    assert sorted(out.rglob("*")) == before

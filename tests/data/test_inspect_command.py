@@ -291,10 +291,13 @@ def test_a_feature_set_at_a_url(features, tmp_path, monkeypatch, capsys):
 
 def test_an_unfinished_or_absent_feature_set_is_an_error(features, tmp_path, capsys):
     (features / "manifest.json").unlink()
-    for path in (features, tmp_path / "nothing"):
+    for path, message in (
+        (features, f"the feature set {features} is unfinished"),
+        (tmp_path / "nothing", f"{tmp_path / 'nothing'} does not exist"),
+    ):
         assert inspect(path) == 1
         error = capsys.readouterr().err
-        assert error.startswith("mmcot-data: the feature set ")
+        assert error.startswith(f"mmcot-data: {message}")
         assert "\n\n" not in error.strip()
 
 

@@ -137,11 +137,11 @@ def test_a_cut_array_is_refused(tmp_path):
         ('{"a": null}', "row None"),
         ('{"a": "٣"}', "question 'a'"),
         (f'{{"a": "{"9" * 5000}"}}', "question 'a'"),
-        (f'{{"a": {"9" * 5000}}}', "not valid JSON"),
+        (f'{{"a": {"9" * 5000}}}', "no JSON object by question id"),
         (json.dumps({str(i): "x" for i in range(14)}), "and 4 more"),
         ('["a", "b"]', "expected a JSON object"),
         ("{}", "expected a JSON object"),
-        ('{"a"', "not valid JSON"),
+        ('{"a"', "no JSON object by question id"),
     ],
 )
 def test_bad_name_maps_are_refused(tmp_path, text, message):
@@ -232,7 +232,7 @@ def test_a_damaged_row_is_never_exported(tmp_path, to):
     with pytest.raises(ShardError, match="checksum of row 1 is wrong"):
         EXPORTS[to](store, tmp_path / "out")
     left = [path.name for path in (tmp_path / "out").iterdir()]
-    assert left == (["name_map.json"] if to in ("npy", "pth") else [])
+    assert left == []
 
 
 @pytest.mark.parametrize("to", EXPORTS)
@@ -275,7 +275,7 @@ def test_a_full_disk_is_an_error(tmp_path, to):
     with largest_file(100_000), pytest.raises(DiskFullError, match="make room"):
         EXPORTS[to](store, tmp_path / "full")
     left = [path.name for path in (tmp_path / "full").iterdir()]
-    assert left == (["name_map.json"] if to in ("npy", "pth") else [])
+    assert left == []
     EXPORTS[to](store, tmp_path / "full")
 
 
@@ -303,3 +303,22 @@ def test_bad_usage(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments.split())
     assert end.value.code == 2
+
+
+def test_places_that_are_mixed_up_are_refused(tmp_path, capsys):
+    """Catches a feature set that is written over an artifact root, and a folder called s3:."""
+    root = tmp_path / "shards"
+    make_feature_set(root / "fake")
+    before = sorted(root.rglob("*"))
+    for command, code, message in (
+        (["export", root / "fake", "--to", "arrow", "--out", root], 1, "is an artifact root"),
+        (["export", root, "--to", "npy", "--out", tmp_path / "x"], 1, "is an artifact root"),
+        (["export", root / "fake", "--to", "npy", "--out", "s3://b/x"], 2, "is a URL"),
+        (["import", root / "fake", "--out", root], 2, "is a feature set already"),
+    ):
+        try:
+            assert main([str(word) for word in command]) == code
+        except SystemExit as end:
+            assert end.code == code
+        assert message in capsys.readouterr().err
+    assert sorted(root.rglob("*")) == before

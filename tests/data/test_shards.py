@@ -311,13 +311,41 @@ def test_a_pickled_feature_set_is_small(tmp_path):
     assert len(pickle.dumps(fs)) < 4000
 
 
-def test_an_unfinished_or_absent_folder_is_refused(tmp_path):
+def test_a_folder_that_is_no_finished_feature_set_is_refused_with_what_it_is(tmp_path):
+    make_feature_set(tmp_path / "root" / "detr")
+    make_feature_set(tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "manifest.json").unlink()
+    (tmp_path / "empty").mkdir()
+    for path, message in (
+        ("unfinished", r"is unfinished: .*run what makes it again"),
+        ("nothing", "does not exist; expected the folder of a feature set"),
+        ("root", f"is an artifact root, expected one of its feature sets: {tmp_path}/root/detr"),
+        ("root/detr/manifest.json", "is a file; expected the folder"),
+        ("empty", "is no feature set: it has no manifest.json; `mmcot-data extract"),
+    ):
+        with pytest.raises(ShardError, match=message):
+            open_features(tmp_path / path)
+
+
+def test_arguments_that_are_not_possible_are_refused(tmp_path):
+    """Catches a misspelt check that checks nothing, and ids or roles that silently find nothing."""
     make_feature_set(tmp_path)
-    (tmp_path / "manifest.json").unlink()
-    with pytest.raises(ShardError, match=r"unfinished.*mmcot-data extract"):
-        open_features(tmp_path)
-    with pytest.raises(ShardError, match="does not exist"):
-        open_features(tmp_path / "nothing")
+    for wrong in (
+        {"check": "full"},
+        {"check": None},
+        {"combine": "both"},
+        {"roles": "question"},
+        {"roles": ("bogus",)},
+        {"roles": ()},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            open_features(tmp_path, **wrong)
+    fs = open_features(tmp_path)
+    for ids in ([42], ["q0", 7], "q0", "42"):
+        with pytest.raises(TypeError, match="expected a list of strings"):
+            fs.gather(ids)
+    with pytest.raises(KeyError, match="ids are strings"):
+        fs[42]
 
 
 @pytest.mark.parametrize(
@@ -327,6 +355,9 @@ def test_an_unfinished_or_absent_folder_is_refused(tmp_path):
         (lambda m: m.pop("rows"), "rows is missing"),
         (lambda m: m["spec"].update(colour="red"), "colour is unknown"),
         (lambda m: m["spec"].update(dtype="int8"), "int8.*float16 or float32"),
+        (lambda m: m.update(format_version="1"), "format version is '1'"),
+        (lambda m: m["shards"][0].update(rows="4"), "rows is '4', expected int"),
+        (lambda m: m["spec"].update(layer=3), "layer is 3, expected str"),
         (lambda m: m["spec"].update(num_patches=P + 1), "damaged"),
         (lambda m: m["shards"][0].update(rows=5), "damaged"),
         (lambda m: m["shards"].pop(), "point outside"),
@@ -383,7 +414,7 @@ def test_spec_survives_json_and_lists_its_differences():
     assert spec.differences(other) == [
         "revision: expected None, found 'main'",
         "preprocessing.0.size: expected 224, found 384",
-        "versions.timm: expected 'nothing', found '1.0'",
+        "versions.timm: expected nothing, found '1.0'",
     ]
 
 

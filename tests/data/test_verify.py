@@ -154,7 +154,7 @@ def test_a_folder_that_is_no_feature_set_is_a_problem(tmp_path, name):
     (tmp_path / "empty").mkdir()
     ((file, message),) = problems_of(tmp_path / name)
     assert file == "manifest.json"
-    assert "does not exist" in message if name == "nothing" else "is unfinished" in message
+    assert "does not exist" in message if name == "nothing" else "is no feature set" in message
 
 
 def test_what_is_left_over_is_noted(features):
@@ -238,7 +238,7 @@ def test_rows_of_unknown_pictures_agree_with_an_index_that_does_not_know_them(tm
 @pytest.mark.parametrize(
     ("change", "message", "question_ids"),
     [
-        (lambda index: pl.concat([index, index[2:3]]), "several rows for one image role", ("q2",)),
+        (lambda index: pl.concat([index, index[2:3]]), "2 rows share question and image role", ()),
         (
             lambda index: index.with_columns(
                 status=pl.when(question_id="q6").then(pl.lit("ok")).otherwise("status")
@@ -251,7 +251,7 @@ def test_rows_of_unknown_pictures_agree_with_an_index_that_does_not_know_them(tm
             "2 rows point outside the shards",
             (),
         ),
-        (lambda index: index.drop("status"), "status: expected String, found 'nothing'", ()),
+        (lambda index: index.drop("status"), "status: expected String, found nothing", ()),
         (lambda index: index.cast({"width": pl.String}), "width: expected Int32", ()),
         (lambda index: index.rename({"row": "place"}), "row", ()),
     ],
