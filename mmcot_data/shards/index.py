@@ -1,5 +1,6 @@
 """index.parquet: which row of which shard belongs to a question and image role."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -9,9 +10,11 @@ from mmcot_data.files import file_sha256
 from mmcot_data.shards.manifest import Manifest
 from mmcot_data.shards.schema import list_differences
 
-__all__ = ["INDEX", "INDEX_SCHEMA", "read_index"]
+__all__ = ["INDEX", "INDEX_SCHEMA", "PLACES", "read_index"]
 
 INDEX = "index.parquet"
+PLACES = ("question_id", "role", "shard", "row", "num_patches")
+"""The columns that say where features are."""
 
 INDEX_SCHEMA = pl.Schema(
     {
@@ -31,15 +34,18 @@ INDEX_SCHEMA = pl.Schema(
 )
 
 
-def read_index(path: Path, manifest: Manifest) -> pl.DataFrame:
+def read_index(
+    path: Path, manifest: Manifest, columns: Sequence[str] = tuple(INDEX_SCHEMA)
+) -> pl.DataFrame:
     """Read index.parquet and check that it is the one that the manifest describes.
 
     Args:
         path: The file.
         manifest: Of the same feature set.
+        columns: The columns to read, of which ``PLACES`` must be some; all of them by default.
 
     Returns:
-        Its columns and ``number``: the place of ``shard`` in the manifest, null without features.
+        The columns and ``number``: the place of ``shard`` in the manifest, null without features.
 
     Raises:
         ShardError: If it is absent, another file, lacks columns, names a picture twice, or points
@@ -58,10 +64,11 @@ def read_index(path: Path, manifest: Manifest) -> pl.DataFrame:
         },
         schema={"shard": pl.String, "number": pl.Int32, "_rows": pl.Int32},
     )
-    index = pl.read_parquet(path)
-    columns = {name: dtype for name, dtype in index.schema.items() if name in INDEX_SCHEMA}
-    if differences := list_differences(INDEX_SCHEMA, columns):
+    found = pl.read_parquet_schema(path)
+    known = {name: dtype for name, dtype in found.items() if name in INDEX_SCHEMA}
+    if differences := list_differences(INDEX_SCHEMA, known):
         raise ShardError(f"{path}: its columns are not those of an index: {'; '.join(differences)}")
+    index = pl.read_parquet(path, columns=list(columns))
     twice = index.filter(pl.struct("question_id", "role").is_duplicated())
     if twice.height:
         raise ShardError(

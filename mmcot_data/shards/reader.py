@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mmcot_data.shards.index import PLACES
 from mmcot_data.shards.mapped import Check
 from mmcot_data.shards.places import find_places
 from mmcot_data.shards.schema import FeatureSpec
@@ -85,7 +86,7 @@ class FeatureSet:
     ) -> None:
         self.spec = store.spec
         self._mapped = store.mapped
-        self._places = find_places(store.read_index(), store.mapped, roles, combine)
+        self._places = find_places(store.read_index(PLACES), store.mapped, roles, combine)
         P = self.spec.num_patches
         self._masks = np.arange(P) < np.arange(P + 1)[:, None]
         self._hinted_batches = self._num_copied = 0

@@ -1,6 +1,6 @@
 """An opened feature set: its manifest, its index, and its shards as memory maps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -8,7 +8,7 @@ from typing import Any, get_args
 import polars as pl
 
 from mmcot_data.errors import ShardError, SpecMismatchError
-from mmcot_data.shards.index import INDEX, read_index
+from mmcot_data.shards.index import INDEX, INDEX_SCHEMA, read_index
 from mmcot_data.shards.location import Location, find_location
 from mmcot_data.shards.manifest import Manifest
 from mmcot_data.shards.mapped import Check, MappedRows
@@ -31,7 +31,7 @@ class ShardStore:
         """What made the features."""
         return self.manifest.spec
 
-    def read_index(self) -> pl.DataFrame:
+    def read_index(self, columns: Sequence[str] = tuple(INDEX_SCHEMA)) -> pl.DataFrame:
         """index.parquet, with the number of each row's shard as ``number``.
 
         Raises:
@@ -39,7 +39,7 @@ class ShardStore:
         """
         digest, nbytes = self.manifest.index_sha256, self.manifest.index_nbytes
         path = self.location.file(INDEX, sha256=digest, nbytes=nbytes)
-        return read_index(path, self.manifest)
+        return read_index(path, self.manifest, columns)
 
 
 def open_store(
