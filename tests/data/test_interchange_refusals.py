@@ -305,6 +305,13 @@ def test_bad_usage(arguments, capsys):
     assert end.value.code == 2
 
 
+def exit_code(command):
+    try:
+        return main([str(word) for word in command])
+    except SystemExit as end:
+        return end.code
+
+
 def test_places_that_are_mixed_up_are_refused(tmp_path, capsys):
     """Catches a feature set that is written over an artifact root, and a folder called s3:."""
     root = tmp_path / "shards"
@@ -316,9 +323,6 @@ def test_places_that_are_mixed_up_are_refused(tmp_path, capsys):
         (["export", root / "fake", "--to", "npy", "--out", "s3://b/x"], 2, "is a URL"),
         (["import", root / "fake", "--out", root], 2, "is a feature set already"),
     ):
-        try:
-            assert main([str(word) for word in command]) == code
-        except SystemExit as end:
-            assert end.code == code
+        assert exit_code(command) == code
         assert message in capsys.readouterr().err
     assert sorted(root.rglob("*")) == before

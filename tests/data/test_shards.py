@@ -104,7 +104,7 @@ def test_round_trip_of_any_shape_and_value(container, tmp_path_factory, dtype, s
     spec = make_spec(dtype, *shape[1:])
     path = tmp_path_factory.mktemp("shard") / f"x{SUFFIXES[container]}"
     record = write_shard(path, features, np.zeros((shape[0], 32), np.uint8), spec)
-    assert (record.data_offset % 4096, record.crc_offset % 4) == (0, 0)
+    assert record.data_offset % 4096 == 0
     found = np.fromfile(path, dtype, count=features.size, offset=record.data_offset)
     assert found.tobytes() == features.tobytes()
     assert READERS[container](path)[0].tobytes() == features.tobytes()
