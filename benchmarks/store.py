@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gb", type=float, default=0.5, help="features in float16 (default: 0.5)")
     parser.add_argument("--rounds", type=int, default=7, help="default: 7")
     parser.add_argument(
-        "--memory-gb", type=float, nargs="*", default=[0.25, 0.5, 1, 2], help="sizes for memory"
+        "--memory-gb", type=float, nargs="*", default=[1, 8], help="sizes for memory"
     )
     parser.add_argument("--folder", type=Path, help="where the files are written (default: /tmp)")
     arguments = parser.parse_args(argv)

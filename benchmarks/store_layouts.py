@@ -17,12 +17,15 @@ import pyarrow.parquet
 
 from mmcot_data.shards import FeatureSpec, open_features
 from mmcot_data.shards.arrow import as_nested_lists
-from mmcot_data.shards.containers import SUFFIXES
-from mmcot_data.shards.folder import finish_folder
+from mmcot_data.shards.feature_set_writer import (
+    FeatureSource,
+    ShardPart,
+    ShardRows,
+    write_feature_set,
+)
 from mmcot_data.shards.index import INDEX_SCHEMA
-from mmcot_data.shards.manifest import ShardCommit
+from mmcot_data.shards.planning import shard_files
 from mmcot_data.shards.schema import Container, PlanKey
-from mmcot_data.shards.writer import write_shard
 
 __all__ = ["LAYOUTS", "SHAPES", "Batch", "Layout", "Rows", "write_set"]
 
@@ -116,40 +119,38 @@ def write_set(folder: Path, rows: Rows, container: Container) -> None:
         shard_size=rows.shard_size,
         batch_size=0,
     )
-    num_shards = -(-rows.num_rows // rows.shard_size)
-    commits, parts = [], []
-    for number, block_NPD in enumerate(rows.shards()):
-        file = f"{number:05d}-of-{num_shards:05d}{SUFFIXES[container]}"
+    blocks = rows.shards()
+    files = shard_files(plan)
+    sizes = [min(rows.shard_size, rows.num_rows - i * rows.shard_size) for i in range(len(files))]
+
+    def read(_number: int) -> ShardRows:
+        block_NPD = next(blocks)
         N = len(block_NPD)
-        record = write_shard(folder / file, block_NPD, np.zeros((N, 32), np.uint8), spec)
-        commits.append(
-            ShardCommit(spec=spec, plan=plan, shard=record, pixel_sha256=("",) * N, failed=())
-        )
-        start = number * rows.shard_size
-        parts.append(
-            pl.DataFrame(
-                {
-                    "question_id": [str(i) for i in range(start, start + N)],
-                    "shard": [file] * N,
-                    "row": range(N),
-                },
-                schema={name: INDEX_SCHEMA[name] for name in ("question_id", "shard", "row")},
-            )
-        )
-    constants = {"role": "question", "num_patches": P, "status": "ok"}
-    index = pl.concat(parts).with_columns(
-        pl.lit(constants.get(name), dtype).alias(name)
-        for name, dtype in INDEX_SCHEMA.items()
-        if name not in ("question_id", "shard", "row")
-    )
-    finish_folder(
-        folder,
+        return ShardRows(block_NPD, np.zeros((N, 32), np.uint8), np.full(N, P, np.int32))
+
+    values = {
+        "question_id": [str(row) for row in range(rows.num_rows)],
+        "role": ["question"] * rows.num_rows,
+        "shard": [file for file, size in zip(files, sizes, strict=True) for _ in range(size)],
+        "row": [row for size in sizes for row in range(size)],
+        "num_patches": [P] * rows.num_rows,
+        "status": ["ok"] * rows.num_rows,
+    }
+    absent = [None] * rows.num_rows
+    source = FeatureSource(
         spec=spec,
         plan=plan,
         request_sha256="",
-        commits=commits,
-        index=index.select(INDEX_SCHEMA.names()),
+        shards=tuple(
+            ShardPart(file=file, rows=size, pixel_sha256=("",) * size)
+            for file, size in zip(files, sizes, strict=True)
+        ),
+        read=read,
+        index=pl.DataFrame(
+            {name: values.get(name, absent) for name in INDEX_SCHEMA}, schema=INDEX_SCHEMA
+        ),
     )
+    write_feature_set(folder, source)
 
 
 def _ours(container: Container, *, fresh: bool = False) -> Layout:

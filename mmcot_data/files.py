@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -94,7 +95,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_parquet(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
     """Write a table as parquet, atomically, with ``metadata`` in the file's key-value store."""
-    replace_file(path, lambda tmp: table.write_parquet(tmp, metadata=metadata or {}))
+    data = io.BytesIO()  # polars would hide the system's error when the disk is full
+    table.write_parquet(data, metadata=metadata or {})
+    write_bytes(path, data.getvalue())
 
 
 def file_sha256(path: Path) -> str:

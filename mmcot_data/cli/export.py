@@ -48,7 +48,7 @@ def add_parser(commands: Subcommands) -> None:
     parser.add_argument("--out", type=local_path, required=True, help="file or folder, see below")
     parser.add_argument(
         "--roles",
-        type=lambda text: tuple(text.split(",")),
+        type=_roles,
         metavar="ROLE,…",
         help="npy, pth, h5-per-image: the image roles of which the first that a question has is "
         "taken (default: question,choice_0)",
@@ -58,6 +58,17 @@ def add_parser(commands: Subcommands) -> None:
         action="store_true",
         help="npy, pth: give questions with the same picture the same row",
     )
+
+
+def _roles(text: str) -> tuple[str, ...]:
+    from mmcot_data.shards.places import check_roles
+
+    roles = tuple(text.split(","))
+    try:
+        check_roles(roles)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return roles
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -195,6 +195,8 @@ def _choose_pictures(
         chosen = chosen.unique(["number", "row"], keep="first", maintain_order=True)
         num = min(arguments.num_pictures, chosen.height)
         chosen = chosen[np.linspace(0, chosen.height - 1, num).round().astype(np.int64)]
+    if chosen.is_empty():
+        raise DataError(f"{store.location} has no features: there is nothing to draw")
     columns = ["width", "height"] + ["file", "image_sha256"] * (arguments.data is not None)
     unknown = chosen.filter(pl.any_horizontal(pl.col(columns).is_null()))
     if unknown.height:

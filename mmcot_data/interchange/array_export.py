@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from mmcot_data.files import replace_file
 from mmcot_data.interchange.array_import import PER_PICTURE
-from mmcot_data.interchange.feature_set_writer import Progress
 from mmcot_data.interchange.name_map import write_row_map
 from mmcot_data.interchange.stored_rows import (
     REFERENCE_ROLES,
@@ -22,6 +21,7 @@ from mmcot_data.interchange.stored_rows import (
     read_rows,
     refuse_existing,
 )
+from mmcot_data.shards.feature_set_writer import Progress
 from mmcot_data.shards.planning import folder_name
 from mmcot_data.shards.schema import FeatureSpec
 from mmcot_data.shards.store import ShardStore

@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 
 from mmcot_data.errors import ShardError
-from mmcot_data.interchange.feature_set_writer import (
+from mmcot_data.shards.containers import SUFFIXES, read_columns
+from mmcot_data.shards.feature_set_writer import (
     FeatureSource,
     Progress,
     ShardPart,
     ShardRows,
     write_feature_set,
 )
-from mmcot_data.shards.containers import SUFFIXES, read_columns
 from mmcot_data.shards.location import LocalFolder
 from mmcot_data.shards.manifest import FailedImage, Manifest
 from mmcot_data.shards.planning import shard_files

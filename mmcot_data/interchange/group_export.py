@@ -17,7 +17,6 @@ import numpy as np
 from mmcot_data.errors import ShardError
 from mmcot_data.files import replace_file
 from mmcot_data.interchange.boxes import patch_boxes
-from mmcot_data.interchange.feature_set_writer import Progress
 from mmcot_data.interchange.stored_rows import (
     REFERENCE_ROLES,
     QuestionRows,
@@ -25,6 +24,7 @@ from mmcot_data.interchange.stored_rows import (
     read_rows,
     refuse_existing,
 )
+from mmcot_data.shards.feature_set_writer import Progress
 from mmcot_data.shards.store import ShardStore
 
 __all__ = ["GroupExport", "export_group_file"]

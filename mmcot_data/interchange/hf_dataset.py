@@ -28,9 +28,9 @@ from mmcot_data.interchange.feature_file import (
     parse_spec,
     storage_dtype,
 )
-from mmcot_data.interchange.feature_set_writer import Progress
 from mmcot_data.interchange.stored_rows import read_rows, refuse_existing
 from mmcot_data.shards.arrow import as_nested_lists
+from mmcot_data.shards.feature_set_writer import Progress
 from mmcot_data.shards.planning import digest_json
 from mmcot_data.shards.schema import StorageDtype
 from mmcot_data.shards.store import ShardStore

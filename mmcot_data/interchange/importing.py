@@ -15,15 +15,15 @@ import polars as pl
 
 from mmcot_data.errors import DataError, ShardError, SpecMismatchError
 from mmcot_data.interchange.feature_file import FeatureFile
-from mmcot_data.interchange.feature_set_writer import (
+from mmcot_data.interchange.pictures import FoundPicture, find_pictures
+from mmcot_data.scienceqa import read_scienceqa
+from mmcot_data.shards.feature_set_writer import (
     FeatureSource,
     Progress,
     ShardPart,
     ShardRows,
     write_feature_set,
 )
-from mmcot_data.interchange.pictures import FoundPicture, find_pictures
-from mmcot_data.scienceqa import read_scienceqa
 from mmcot_data.shards.index import INDEX_SCHEMA
 from mmcot_data.shards.planning import default_shard_size, digest_json, folder_name, shard_files
 from mmcot_data.shards.schema import Container, FeatureSpec, PlanKey, list_differences

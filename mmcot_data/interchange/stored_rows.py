@@ -3,7 +3,11 @@
 Shape suffixes: Q = questions, R = rows of a part, P = patches, D = feature width.
 """
 
+import glob
 import math
+import os
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +76,25 @@ def read_rows(
 
 
 def refuse_existing(path: Path) -> None:
-    """Never write over what is there.
+    """Never write over what is there, but remove what a killed export to it left half-written.
 
     Raises:
         ShardError: If the path exists.
     """
     if path.exists():
         raise ShardError(f"{path} exists already; delete it, or choose another --out")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):
+        process = re.match(r"\.(\d+)\.tmp", left.name.removeprefix(f".{path.name}"))
+        if process is not None and not _is_running(int(process[1])):
+            remove = shutil.rmtree if left.is_dir() else Path.unlink
+            remove(left)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -41,6 +41,9 @@ class LocalFolder:
     """A folder; its files are where they are."""
 
     folder: Path
+    """As it was given, for messages."""
+    absolute: Path
+    """Where it is, whatever the working directory becomes."""
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -52,7 +55,7 @@ class LocalFolder:
     def file(self, name: str, *, sha256: str, nbytes: int) -> Path:
         """The file, if its size is right; its digest is not computed."""
         del sha256
-        path = self.folder / name
+        path = self.absolute / name
         try:
             size = path.stat().st_size
         except FileNotFoundError as error:
@@ -118,4 +121,4 @@ def find_location(
     """
     if is_remote(path):
         return RemoteFolder(str(path).rstrip("/"), FileCache(cache), storage_options)
-    return LocalFolder(Path(path))
+    return LocalFolder(Path(path), Path(path).absolute())

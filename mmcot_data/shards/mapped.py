@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmcot_data.errors import ShardError, SpecMismatchError
+from mmcot_data.shards.columns import PAGE_NBYTES
 from mmcot_data.shards.location import Location
 from mmcot_data.shards.schema import FeatureSpec, ShardRecord, find_spec, list_differences
 
@@ -63,6 +64,11 @@ class MappedRows:
         self._row_nbytes = math.prod(spec.row_shape) * self.dtype.itemsize
         for record in self.records:
             _check_record(f"{location}/{record.file}", record, self._row_nbytes)
+            if record.data_offset % mmap.PAGESIZE != self._shift:
+                raise ShardError(
+                    f"{location}/{record.file}: memory of this machine has pages of "
+                    f"{mmap.PAGESIZE} bytes, on which shards with so few features can't be mapped"
+                )
         self.starts, self.zero = self._arrange()
         self._start()
 
@@ -80,7 +86,7 @@ class MappedRows:
         starts, end = [], 0
         for record in self.records:
             starts.append(end)
-            end += -(-record.rows // step) * step
+            end += step * math.ceil((self._shift + record.data_nbytes) / (step * self._row_nbytes))
         return np.array(starts, np.int64), end
 
     def _start(self) -> None:
@@ -155,7 +161,7 @@ class MappedRows:
 
     @property
     def _shift(self) -> int:
-        """Bytes before the array: not 0 where pages are larger than the shards' alignment."""
+        """Bytes between a page and the features: 0 unless pages are larger than 4096."""
         return self.records[0].data_offset % mmap.PAGESIZE if self.records else 0
 
     def _number(self, row: int) -> int:
@@ -214,7 +220,11 @@ class MappedRows:
 def _check_record(name: str, record: ShardRecord, row_nbytes: int) -> None:
     expected = record.rows * row_nbytes
     end = max(record.data_offset + expected, record.crc_offset + 4 * record.rows)
-    if record.data_nbytes != expected or end > record.file_nbytes:
+    if (
+        record.data_nbytes != expected
+        or end > record.file_nbytes
+        or record.data_offset % PAGE_NBYTES
+    ):
         raise ShardError(
             f"{name}: the manifest is damaged: {record.data_nbytes} bytes of features at "
             f"{record.data_offset} and checksums at {record.crc_offset} in a file of "

@@ -14,7 +14,7 @@ import polars as pl
 
 from mmcot_data.shards.mapped import MappedRows
 
-__all__ = ["Places", "find_places", "sort_roles"]
+__all__ = ["Places", "check_roles", "find_places", "sort_roles"]
 
 _ROLE = re.compile(r"(question|choice)(_\d+)?")
 
@@ -54,7 +54,9 @@ def find_places(
     Raises:
         ValueError: If an argument is not one of those that are possible.
     """
-    _check_arguments(roles, combine)
+    check_roles(roles)
+    if combine not in ("first", "all"):
+        raise ValueError(f"combine is {combine!r}, expected first or all")
     index = index.filter(pl.col("row").is_not_null())
     names = sort_roles(index["role"].unique().to_list()) if roles == "all" else list(roles)
     rank = pl.DataFrame(
@@ -82,9 +84,12 @@ def find_places(
     return Places(tuple(names), positions, rows_QR, num_patches_QR)
 
 
-def _check_arguments(roles: Sequence[str], combine: str) -> None:
-    if combine not in ("first", "all"):
-        raise ValueError(f"combine is {combine!r}, expected first or all")
+def check_roles(roles: Sequence[str]) -> None:
+    """Refuse what can't be a choice of image roles.
+
+    Raises:
+        ValueError: If it is neither ``all`` nor a list of roles.
+    """
     if roles != "all" and (
         isinstance(roles, str) or not roles or not all(_ROLE.fullmatch(role) for role in roles)
     ):

@@ -23,6 +23,7 @@ from mmcot_data.shards.store import ShardStore, open_store
 __all__ = ["FeatureSet", "open_features"]
 
 _AHEAD_NBYTES = 64 * 2**20
+_AHEAD_BATCHES = 64
 _HINTED_BATCHES = 256
 _WATCHED = 16
 
@@ -167,7 +168,7 @@ class FeatureSet:
             )
         positions = self._find(question_ids)
         rows = self._places.rows_QR[positions].ravel()
-        if self._hinted_batches:
+        if self._hinted_batches > 0:
             self._hinted_batches -= 1
             self._mapped.will_need(rows, again=True)
         self._copy(rows, out.reshape(-1, *self.spec.row_shape))
@@ -199,7 +200,8 @@ class FeatureSet:
     def ahead(self, batches: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
         """The same batches of ids, each with a head start for the disk.
 
-        The rows of 64 MiB of the following batches are asked of the disk before a batch is given.
+        The rows of the following batches, of 64 MiB or 64 batches, are asked of the disk before a
+        batch is given.
         """
         queue: deque[Sequence[str]] = deque()
         nbytes = 0
@@ -209,7 +211,7 @@ class FeatureSet:
             self._mapped.will_need(rows, again=self._hinted_batches > 0)
             queue.append(batch)
             nbytes += len(batch) * row_nbytes
-            while nbytes > _AHEAD_NBYTES:
+            while nbytes > _AHEAD_NBYTES or len(queue) > _AHEAD_BATCHES:
                 nbytes -= len(queue[0]) * row_nbytes
                 yield queue.popleft()
         yield from queue
@@ -242,5 +244,6 @@ def _check_ids(question_ids: Sequence[str]) -> None:
 
 
 def _num_major_faults() -> int:
-    """Page faults of this thread that had to wait for the disk."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
+    """Page faults of this thread, or elsewhere than on Linux this process, that met the disk."""
+    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+    return resource.getrusage(who).ru_majflt

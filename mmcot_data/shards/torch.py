@@ -34,6 +34,9 @@ class PatchFeatures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
         DataLoader(PatchFeatures(features), batch_size=32, collate_fn=PatchFeatures.collate)
 
+    Without this ``collate_fn`` DataLoader stacks features and masks, and fails with "stack expects
+    each tensor to be equal size".
+
     Args:
         features: The feature set.
         question_ids: The questions, in the order of the data set; all that have features if None.
@@ -122,7 +125,7 @@ class FeatureLoader:
     Args:
         features: The feature set.
         batches: Question ids of every batch, as a list of lists or ``RandomBatches``; it is
-            iterated once each time that the loader is.
+            iterated once each time that the loader is, some batches ahead.
         device: Where the batches are wanted; None leaves them in memory.
     """
 
@@ -142,7 +145,7 @@ class FeatureLoader:
 
     def __iter__(self) -> Generator[FeatureBatch]:
         buffers = _Buffers(self.features, pinned=self.device.type == "cuda")
-        ready: queue.Queue[_Read | Exception | None] = queue.Queue(_NUM_AHEAD)
+        ready: queue.Queue[_Read | BaseException | None] = queue.Queue(_NUM_AHEAD)
         stop = threading.Event()
         reader = threading.Thread(
             target=self._read, args=(buffers, ready, stop), name="mmcot-features", daemon=True
@@ -150,7 +153,7 @@ class FeatureLoader:
         reader.start()
         try:
             while (item := ready.get()) is not None:
-                if isinstance(item, Exception):
+                if isinstance(item, BaseException):
                     raise item
                 batch = item.to(self.device)
                 del item
@@ -165,7 +168,7 @@ class FeatureLoader:
     def _read(
         self,
         buffers: "_Buffers",
-        ready: "queue.Queue[_Read | Exception | None]",
+        ready: "queue.Queue[_Read | BaseException | None]",
         stop: threading.Event,
     ) -> None:
         try:
@@ -178,7 +181,7 @@ class FeatureLoader:
                 ready.put(_Read(question_ids, buffer, out, mask_BP))
                 del buffer, out, mask_BP
             ready.put(None)
-        except Exception as error:  # raised again in the thread that asked for the batch
+        except BaseException as error:  # raised again in the thread that asked for the batch
             ready.put(error)
 
 
@@ -238,8 +241,9 @@ class _Read(NamedTuple):
             mask_BP.to(device, non_blocking=True),
         )
         if self.buffer.pinned is not None:
-            self.buffer.copied = torch.cuda.Event()
-            self.buffer.copied.record()
+            copied = torch.cuda.Event()
+            copied.record(torch.cuda.current_stream(device))
+            self.buffer.copied = copied
         return on_device
 
 

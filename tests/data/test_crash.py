@@ -96,10 +96,14 @@ def test_extraction_refuses_a_folder_that_is_being_written(tmp_path):
 
 WRITE = """
 import sys
+import numpy as np
 from pathlib import Path
 from feature_sets import make_rows, make_spec
 from mmcot_data.errors import DiskFullError
+from mmcot_data.files import write_parquet
 from mmcot_data.shards.writer import write_shard
+import polars as pl
+table = pl.DataFrame({{"noise": np.random.default_rng(0).random(300_000)}})
 features, digests = make_rows(200, shape=(50, 192))
 spec = make_spec(num_patches=50, feature_dim=192)
 folder = Path(sys.argv[1])
@@ -111,6 +115,10 @@ for suffix in (".h5", ".arrow"):
             write_shard(folder / f"{{name}}{{suffix}}", features, digests, spec)
         except DiskFullError as error:
             print(error)
+try:
+    write_parquet(folder / "new.parquet", table)
+except DiskFullError as error:
+    print(error)
 for path in sorted(folder.iterdir()):
     assert path.read_bytes() == b"old", path
     print(path.name)
@@ -122,9 +130,9 @@ def assert_explained(done, reason):
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[-2:] == ["old.arrow", "old.h5"]
-    assert len(lines) == 6
-    for line in lines[:4]:
-        assert re.search(rf"(old|new)\.(h5|arrow) could not be written: {reason} \(", line)
+    assert len(lines) == 7
+    for line in lines[:5]:
+        assert re.search(rf"(old|new)\.(h5|arrow|parquet) could not be written: {reason} \(", line)
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path):

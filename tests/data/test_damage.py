@@ -115,7 +115,7 @@ def test_every_byte_of_a_shard_matters(original):
     """No byte is left out: not the padding, not the names of columns, not the last one."""
     manifest = read_manifest(original.folder)
     record = manifest.shards[0]
-    location, rows = LocalFolder(original.folder), np.arange(record.rows)
+    location, rows = LocalFolder(original.folder, original.folder), np.arange(record.rows)
     masks = np.random.default_rng(0).integers(1, 256, record.file_nbytes).tolist()
     content = original.content[record.file]
     with (original.folder / record.file).open("r+b") as file:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import resource
+import subprocess
 import sys
 from contextlib import contextmanager
 
@@ -303,6 +304,33 @@ def test_bad_usage(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments.split())
     assert end.value.code == 2
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path):
+    """Catches temporary files of gigabytes that stay for ever, and one that is still written."""
+    make_feature_set(tmp_path / "set")
+    out = tmp_path / "out"
+    out.mkdir()
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    for name in (f".fake.npy.{dead}.tmp", f".fake.npy.{os.getppid()}.tmp", ".fake.npy.x.tmp"):
+        (out / name).write_bytes(b"half")
+    assert exit_code(["export", tmp_path / "set", "--to", "npy", "--out", out]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        f".fake.npy.{os.getppid()}.tmp",
+        ".fake.npy.x.tmp",
+        "fake.npy",
+        "name_map.json",
+    ]
+
+
+def test_roles_that_are_none_are_refused(tmp_path, capsys):
+    assert exit_code(["export", tmp_path, "--to", "npy", "--roles", "picture", "--out", "x"]) == 2
+    assert "list of image roles" in capsys.readouterr().err
 
 
 def exit_code(command):

@@ -94,7 +94,7 @@ def test_a_file_is_fetched_once(server, cache, store):
 
 def test_blocks_are_asked_for_at_a_time(server, cache):
     """Would catch a download that waits for the server before each block."""
-    server.default = Fault(seconds=0.1)
+    server.default = Fault(seconds=0.4)
     fetch(cache, server)
     assert server.most_waiting == 4
 

@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import math
+import mmap
 import multiprocessing
 import pickle
 import resource
@@ -256,6 +257,72 @@ def test_reading_in_another_process(tmp_path, method):
     found = queue.get(timeout=60)
     process.join()
     assert found == features[[0, 5]].astype(np.float64).sum()
+
+
+@pytest.mark.parametrize("page", [16384, 65536])
+@pytest.mark.parametrize("container", ["hdf5", "arrow"])
+def test_larger_pages_than_the_alignment_of_shards(tmp_path, monkeypatch, container, page):
+    """Catches a shard that is mapped over the end of the one before it, as on ARM machines."""
+    shape, size = (8, 256), 16
+    features, digests = make_rows(3 * size, shape=shape)
+    parts = [slice(start, start + size) for start in range(0, 3 * size, size)]
+    shards = [(features[part], digests[part]) for part in parts]
+    index = [(f"q{row}", "question", row) for row in range(3 * size)]
+    write_set(tmp_path, make_spec("float16", *shape), shards, index, container)
+    monkeypatch.setattr("mmap.PAGESIZE", page)
+    fs = open_features(tmp_path)
+    for start in (0, size, 2 * size, 0):
+        ids = [f"q{row}" for row in range(start, start + size)]
+        np.testing.assert_array_equal(fs.gather(ids)[0], features[start : start + size])
+    found, mask = fs.gather(["nobody", "q15", "q47"])
+    assert not found[0].any()
+    assert mask.any(axis=1).tolist() == [False, True, True]
+    np.testing.assert_array_equal(found[1:], features[[15, 47]])
+
+
+class _RecordingMap:
+    def __init__(self, memory):
+        self.memory = memory
+        self.hints = []
+
+    def madvise(self, option, start, length):
+        assert option == mmap.MADV_WILLNEED
+        assert start % mmap.PAGESIZE == 0
+        self.hints.append((start, start + length))
+        self.memory.madvise(option, start, length)
+
+
+def test_cold_rows_are_asked_of_the_disk_before_they_are_read(tmp_path):
+    """Catches hints that are lost, of other bytes, or given again when rows are in memory."""
+    shape, num_rows = (8, 256), 40
+    features, digests = make_rows(num_rows, shape=shape)
+    index = [(f"q{row}", "question", row) for row in range(num_rows)]
+    write_set(tmp_path, make_spec("float16", *shape), [(features, digests)], index)
+    fs = open_features(tmp_path)
+    fs._mapped._memory = memory = _RecordingMap(fs._mapped._memory)
+    row_nbytes = features[0].nbytes
+    fs.gather(["q7", "nobody", "q30"])
+    assert len(memory.hints) == 2
+    for row, (start, stop) in zip((7, 30), memory.hints, strict=True):
+        assert start <= row * row_nbytes
+        assert stop == (row + 1) * row_nbytes
+    fs.gather(["q30", "q7"])
+    assert len(memory.hints) == 2
+    batches = fs.batches([f"q{row}" for row in range(20)], 4)
+    next(batches)
+    assert len(memory.hints) == 21, "the next batches are not asked for ahead"
+    fs._hinted_batches = 1
+    fs.gather(["q7"])
+    fs.gather(["q7"])
+    assert len(memory.hints) == 22, "rows that may have left the memory are asked for again"
+
+
+def test_a_feature_set_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
+    features = make_feature_set(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    fs = open_features("set")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(fs["q0"], features[0])
 
 
 def test_threads_read_a_new_feature_set_at_once(tmp_path):
