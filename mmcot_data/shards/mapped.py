@@ -114,9 +114,10 @@ class MappedRows:
             self.rows.take(rows, axis=0, out=out_NPD, mode="clip")
             return
         self.will_need(rows)
-        self.rows.take(rows, axis=0, out=out_NPD, mode="clip")
-        for item in np.flatnonzero(state_N != _READ).tolist():
-            self._check_row(int(rows[item]), out_NPD[item])
+        for item, (row, state) in enumerate(zip(rows.tolist(), state_N.tolist(), strict=True)):
+            out_NPD[item] = self.rows[row]
+            if state != _READ:  # while the disk brings the rows after it
+                self._check_row(row, out_NPD[item])
 
     def prepare(self, rows: npt.NDArray[np.int64]) -> None:
         """Make rows ready to be read in place: open their shards and check those that are new.
