@@ -8,7 +8,7 @@ from mmcot_data.questions import read_questions, write_questions
 from mmcot_data.scienceqa import ScienceQA
 from mmcot_data.text_artifacts import artifact_path
 
-__all__ = ["write_tables"]
+__all__ = ["check_artifact_root", "write_tables"]
 
 
 def write_tables(data: ScienceQA, out: Path) -> list[Path]:
@@ -26,11 +26,7 @@ def write_tables(data: ScienceQA, out: Path) -> list[Path]:
     Raises:
         DataError: If the artifact root holds other questions, or is a feature set.
     """
-    if (out / "manifest.json").exists() or any(out.glob("*-of-*.json")):
-        raise DataError(
-            f"{out} is a feature set, expected an artifact root, which holds feature sets: give "
-            f"another --out, as {out.parent}"
-        )
+    check_artifact_root(out)
     path = out / "questions.parquet"
     if path.exists():
         _check_same(path, data)
@@ -42,6 +38,19 @@ def write_tables(data: ScienceQA, out: Path) -> list[Path]:
     captions = [Caption(question_id=key, caption=text) for key, text in data.captions.items()]
     write_captions(captions_path, captions, {"dataset": data.dataset, "source": "captions.json"})
     return [path, captions_path]
+
+
+def check_artifact_root(out: Path) -> None:
+    """Refuse a feature set as artifact root.
+
+    Raises:
+        DataError: If it is one.
+    """
+    if (out / "manifest.json").exists() or any(out.glob("*-of-*.json")):
+        raise DataError(
+            f"{out} is a feature set, expected an artifact root, which holds feature sets: give "
+            f"another --out, as {out.parent}"
+        )
 
 
 def _check_same(path: Path, data: ScienceQA) -> None:

@@ -7,7 +7,7 @@ shards/detr. A later run adds a new version of it.
 import base64
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -21,8 +21,10 @@ from prefect.artifacts import (
 )
 
 from mmcot_data.extraction import ExtractionPlan, ExtractionSummary
-from mmcot_data.extraction.shard import Progress
+from mmcot_data.extraction.pending import is_made
+from mmcot_data.images import decode_rgb
 from mmcot_data.shards.folder import read_complete
+from mmcot_data.sources import open_stored
 from pipelines.contact_sheet import contact_sheet
 
 __all__ = [
@@ -62,7 +64,9 @@ def start_progress(folder: Path, done: int, total: int) -> UUID:
     return cast(UUID, artifact)  # a coroutine only where there is an event loop
 
 
-def shard_progress(artifact: UUID, file: str, before: int, total: int) -> Progress:
+def shard_progress(
+    artifact: UUID, file: str, before: int, total: int
+) -> Callable[[int, int], None]:
     """What moves the progress bar while a shard is extracted.
 
     Args:
@@ -103,7 +107,7 @@ def publish_shards(plan: ExtractionPlan, extracted: Collection[int]) -> None:
     table = []
     for number, shard in enumerate(plan.shards):
         commit = read_complete(plan.folder, shard.file, plan.spec, plan.key)
-        record = None if commit is None else commit.shard
+        record = None if commit is None or not is_made(plan, number, commit) else commit.shard
         status = "extracted" if number in extracted else "was there already"
         table.append(
             {
@@ -141,17 +145,19 @@ def publish_samples(folder: Path, data: Path) -> None:
     Args:
         folder: The feature set.
         data: The data set that it was made from.
+
+    Raises:
+        ImageError: If a picture can't be read any more.
     """
     index = _read_index(folder).filter(pl.col("status") == "ok")
     if index.is_empty():
         return
     chosen = index.gather_every(max(1, len(index) // _NUM_SAMPLES)).head(_NUM_SAMPLES)
-    sheet = contact_sheet(
-        [
-            (f"{question_id}, {role}", data / file)
-            for question_id, role, file in chosen.select("question_id", "role", "file").rows()
-        ]
-    )
+    pictures = []
+    for question_id, role, file in chosen.select("question_id", "role", "file").rows():
+        stored = open_stored(data, file)
+        pictures.append((f"{question_id}, {role}", decode_rgb(stored.read(), stored.name)))
+    sheet = contact_sheet(pictures)
     create_markdown_artifact(
         markdown=f"![pictures](data:image/png;base64,{base64.b64encode(sheet).decode()})",
         key=artifact_key(folder, "samples"),
@@ -171,7 +177,7 @@ def publish_summary(plan: ExtractionPlan, summary: ExtractionSummary) -> None:
         "data": f"`{plan.config.data}`, {spec.data_licence}",
         "model": ", ".join(filter(None, (spec.model_id, spec.revision, seed))),
         "layer": spec.layer,
-        "precision": spec.precision,
+        "precision": f"{spec.precision} with {spec.backend}",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     create_markdown_artifact(

@@ -9,6 +9,7 @@ loads the encoder and plans once, and keeps both.
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
@@ -22,11 +23,12 @@ from pydantic import Field
 
 from mmcot_data import extraction
 from mmcot_data.encoders import ENCODERS, Encoder, EncoderConfig, Precision, load_encoder
+from mmcot_data.encoders.base import Alpha, Backend, Resizer
 from mmcot_data.errors import ExtractionError, MmcotError
 from mmcot_data.extraction import ExtractionConfig, ExtractionPlan, ExtractionSummary
-from mmcot_data.scienceqa import read_scienceqa
-from mmcot_data.shards.folder import write_folder
 from mmcot_data.shards.schema import Container, ShardRecord, StorageDtype
+from mmcot_data.sources import Layout
+from mmcot_data.tables import check_artifact_root, write_tables
 from pipelines import artifacts
 
 __all__ = ["extract_features"]
@@ -43,16 +45,14 @@ _ONE_AT_A_TIME = cast("TaskRunner[Any]", ThreadPoolTaskRunner(max_workers=1))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Work:
-    """What the flow must know of the plan."""
+    """What is left to do."""
 
-    folder: Path
     pending: list[int]
     """Numbers of the shards to make."""
-    num_shards: int
-    num_done: int
-    """Pictures of the shards that are complete."""
+    before: list[int]
+    """Pictures that are done before each of them is made."""
     num_images: int
-    """Pictures of all shards."""
+    """Pictures of the pending shards."""
 
 
 @lru_cache(maxsize=1)
@@ -61,13 +61,10 @@ def _encoder(config: EncoderConfig) -> Encoder:
 
 
 @lru_cache(maxsize=1)
-def _plan(config: ExtractionConfig) -> ExtractionPlan:
-    return extraction.plan_extraction(config, _encoder(config.encoder))
-
-
-def _count_done(plan: ExtractionPlan, pending: list[int]) -> int:
-    done = set(range(len(plan.shards))) - set(pending)
-    return sum(len(plan.shards[number].images) for number in done)
+def _plan(config: ExtractionConfig) -> tuple[ExtractionPlan, Encoder]:
+    """The plan, and the encoder at the precision that it is to use."""
+    source = extraction.scan_source(extraction.open_pictures(config))
+    return extraction.prepare_extraction(config, _encoder(config.encoder), source)
 
 
 def _is_io_error(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -76,7 +73,11 @@ def _is_io_error(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
 
 @task(name="write-question-tables", cache_policy=NO_CACHE, persist_result=False)
 def _write_question_tables(config: ExtractionConfig) -> None:
-    extraction.write_tables(read_scienceqa(config.data), config.out)
+    source = extraction.open_pictures(config)
+    if source.questions is None:
+        check_artifact_root(config.out)
+    else:
+        write_tables(source.questions, config.out)
 
 
 @task(
@@ -92,14 +93,13 @@ def _plan_shards(config: ExtractionConfig) -> None:
     _plan(config)
 
 
-def _remaining_work(plan: ExtractionPlan) -> _Work:
-    pending = plan.pending()
+def _remaining_work(plan: ExtractionPlan, pending: list[int]) -> _Work:
+    sizes = [len(plan.shards[number].images) for number in pending]
+    num_done = plan.num_images - sum(sizes)
     return _Work(
-        folder=plan.folder,
         pending=pending,
-        num_shards=len(plan.shards),
-        num_done=_count_done(plan, pending),
-        num_images=_count_done(plan, []),
+        before=list(accumulate(sizes, initial=num_done))[:-1],
+        num_images=sum(sizes),
     )
 
 
@@ -113,17 +113,14 @@ def _remaining_work(plan: ExtractionPlan) -> _Work:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def _extract_shard(number: int, config: ExtractionConfig, progress: UUID) -> ShardRecord:
-    plan = _plan(config)
+def _extract_shard(
+    number: int, before: int, config: ExtractionConfig, progress: UUID
+) -> ShardRecord:
+    plan, encoder = _plan(config)
     file = plan.shards[number].file
-    before, total = _count_done(plan, plan.pending()), _count_done(plan, [])
+    report = artifacts.shard_progress(progress, file, before, plan.num_images)
     start = time.perf_counter()
-    record = extraction.extract_shard(
-        plan,
-        number,
-        _encoder(config.encoder),
-        artifacts.shard_progress(progress, file, before, total),
-    )
+    record = extraction.extract_shard(plan, number, encoder, report).shard
     seconds = time.perf_counter() - start
     rate = (record.rows + record.failed) / seconds
     get_run_logger().info("%s: %d rows, %.1f pictures/s", file, record.rows, rate)
@@ -132,7 +129,7 @@ def _extract_shard(number: int, config: ExtractionConfig, progress: UUID) -> Sha
 
 @task(name="finish", cache_policy=NO_CACHE, persist_result=False)
 def _finish(config: ExtractionConfig) -> ExtractionSummary:
-    return extraction.finish_extraction(_plan(config))
+    return extraction.finish_extraction(_plan(config)[0])
 
 
 @flow(
@@ -149,9 +146,17 @@ def extract_features(
     revision: str | None = None,
     random_weights: Annotated[int, Field(ge=0)] | None = None,
     preprocessing: Literal["reference", "native"] = "reference",
-    precision: Precision = "fp32",
+    resize: Resizer = "pil",
+    alpha: Alpha = "white",
+    precision: Precision | Literal["auto"] = "fp32",
+    backend: Backend = "torch",
     device: str = "auto",
     batch_size: _Count = 8,
+    pad_to: _Count = 1,
+    layout: Layout = "auto",
+    id_column: str | None = None,
+    image_column: str | None = None,
+    licence: str | None = None,
     splits: tuple[_Split, ...] = (),
     max_failures: _Failures = "1%",
     format: Container = "hdf5",
@@ -164,15 +169,24 @@ def extract_features(
 
     Args:
         encoder: detr, clip, vit, tiny (needs no download) or hf:<model id>.
-        data: Data set in ScienceQA's official layout; relative to the checkout.
+        data: Data set in ScienceQA's layout, folder of pictures, parquet file or folder, or folder
+            written by Hugging Face datasets; relative to the checkout.
         out: Artifact root; the feature set becomes a folder in it. Relative to the checkout.
         model: Local folder or hub id instead of the encoder's own.
         revision: Hub revision: branch, tag or commit.
         random_weights: Seed of weights that are drawn instead of loaded, for trials.
         preprocessing: As in Multimodal-CoT (reference), or as the model's authors did (native).
-        precision: Of the computation.
+        resize: What resizes pictures: pil as in the reference, or torchvision, which is faster.
+        alpha: Transparent pixels on white paper, or (drop) the colour that they hide.
+        precision: Of the computation; auto takes the fastest within 1e-2 of fp32.
+        backend: What runs the model: torch, compile (torch.compile) or openvino.
         device: auto, cpu, cuda, cuda:1, …
         batch_size: Pictures encoded together.
+        pad_to: 1, or 32 for fuller batches of DETR on a GPU.
+        layout: What data is; auto looks at it.
+        id_column: Of a table of pictures: what identifies them.
+        image_column: Of a table of pictures: what holds them.
+        licence: Of the pictures, where the data set does not say it.
         splits: Only the pictures of these splits; none named means all.
         max_failures: Pictures that may fail: a number, or a percentage such as 1%.
         format: Of the shards.
@@ -189,14 +203,22 @@ def extract_features(
                 revision=revision,
                 random_weights=random_weights,
                 preprocessing=preprocessing,
+                resize=resize,
+                alpha=alpha,
                 precision=precision,
+                backend=backend,
                 device=device,
             ),
+            layout=layout,
+            id_column=id_column,
+            image_column=image_column,
+            licence=licence,
             splits=splits or None,
             format=format,
             dtype=dtype,
             shard_size=shard_size,
             batch_size=batch_size,
+            pad_to=pad_to,
             max_failures=str(max_failures),
         )
     except ValueError as error:
@@ -213,33 +235,28 @@ def extract_features(
 def _extract(config: ExtractionConfig) -> ExtractionSummary:
     _write_question_tables(config)
     _plan_shards(config)
-    plan = _plan(config)
-    with write_folder(plan.folder, plan.spec, plan.key):
-        return _extract_shards(config, _remaining_work(plan))
-
-
-def _extract_shards(config: ExtractionConfig, work: _Work) -> ExtractionSummary:
+    plan, encoder = _plan(config)
+    work = _remaining_work(plan, extraction.begin_extraction(plan, encoder))
     get_run_logger().info(
         "%s: %d of %d shards are to be made, %d of %d pictures",
-        work.folder,
+        plan.folder,
         len(work.pending),
-        work.num_shards,
-        work.num_images - work.num_done,
+        len(plan.shards),
         work.num_images,
+        plan.num_images,
     )
-    progress = artifacts.start_progress(work.folder, work.num_done, work.num_images)
+    num_done = plan.num_images - work.num_images
+    progress = artifacts.start_progress(plan.folder, num_done, plan.num_images)
     start = time.perf_counter()
-    futures = _extract_shard.map(work.pending, unmapped(config), unmapped(progress))
+    futures = _extract_shard.map(work.pending, work.before, unmapped(config), unmapped(progress))
     outcomes = [future.result(raise_on_failure=False) for future in futures]
     seconds = time.perf_counter() - start
-    artifacts.publish_shards(_plan(config), work.pending)
+    artifacts.publish_shards(plan, work.pending)
     _check_outcomes(work, outcomes)
-    summary = replace(
-        _finish(config), num_extracted=work.num_images - work.num_done, seconds=seconds
-    )
-    artifacts.publish_failures(work.folder)
-    artifacts.publish_samples(work.folder, config.data)
-    artifacts.publish_summary(_plan(config), summary)
+    summary = replace(_finish(config), num_extracted=work.num_images, seconds=seconds)
+    artifacts.publish_failures(plan.folder)
+    artifacts.publish_samples(plan.folder, config.data)
+    artifacts.publish_summary(plan, summary)
     return summary
 
 

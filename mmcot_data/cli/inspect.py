@@ -86,8 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.fail("--data and --question need --pictures FILE")
     if arguments.pictures is not None and arguments.pictures.suffix != ".png":
         arguments.fail(f"--pictures {arguments.pictures}: expected a name that ends in .png")
-    if arguments.data is not None and not arguments.data.is_dir():
-        arguments.fail(f"--data {arguments.data} is no folder")
+    if arguments.data is not None and not arguments.data.exists():
+        arguments.fail(f"--data {arguments.data} does not exist")
     if arguments.num_pictures < 1:
         arguments.fail(f"--num-pictures is {arguments.num_pictures}, expected at least 1")
     folders = [] if is_remote(arguments.dir) else find_feature_sets(Path(arguments.dir))

@@ -43,7 +43,7 @@ def print_summary(summary: "FeatureSetSummary") -> None:
     if spec.grid is not None:
         grid = f"the last {math.prod(spec.grid)} on a grid of {spec.grid[0]} x {spec.grid[1]}"
     steps = [f"{n}. {_describe_step(step)}" for n, step in enumerate(spec.preprocessing, 1)]
-    batches = f", batches of {plan.batch_size}" if plan.batch_size else ""
+    error = "" if spec.precision_error is None else f" ({spec.precision_error:.1e} from fp32)"
     lines = {
         "encoder": spec.encoder,
         "model": spec.model_id,
@@ -51,11 +51,11 @@ def print_summary(summary: "FeatureSetSummary") -> None:
         "weights": weights,
         "layer": spec.layer,
         "preprocessing": "\n".join(steps),
-        "precision": f"{spec.precision}, stored as {spec.dtype}",
+        "precision": f"{spec.precision}{error} with {spec.backend}, stored as {spec.dtype}",
         "versions": _join(spec.versions, "{key} {value}") or "not known",
         "licence": spec.data_licence,
         "row": f"{spec.num_patches} patches x {spec.feature_dim} features; {grid}",
-        "format": f"{plan.format}, version {summary.format_version}{batches}",
+        "format": f"{plan.format}, version {summary.format_version}",
         "questions": f"{summary.num_questions} with pictures, "
         f"{summary.num_questions_with_features} with features",
         "pictures": f"{summary.num_pictures}: {_join(summary.roles, '{value} {key}')}",

@@ -1,22 +1,32 @@
 """Vision encoders: pixels in, patch features out.
 
-An encoder is a row in ``ENCODERS`` and a module of the same name with a function
+An encoder is a row in ``ENCODERS`` and a module of the same name (``_`` for ``-``) with a function
 ``load(config) -> Encoder``; ``hf:<model id>`` is the module ``huggingface``.
 """
 
 from importlib import import_module
 from typing import cast
 
-from mmcot_data.encoders.base import Encoder, EncoderConfig, Precision
+from mmcot_data.encoders.base import (
+    Alpha,
+    Backend,
+    Encoder,
+    EncoderConfig,
+    Precision,
+    Resizer,
+)
 from mmcot_data.encoders.table import ENCODERS, EncoderFacts
 from mmcot_data.errors import EncoderError, how_to_install
 
 __all__ = [
     "ENCODERS",
+    "Alpha",
+    "Backend",
     "Encoder",
     "EncoderConfig",
     "EncoderFacts",
     "Precision",
+    "Resizer",
     "load_encoder",
 ]
 
@@ -29,7 +39,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
             the packages it needs are not installed.
     """
     if config.name in ENCODERS:
-        module = config.name
+        module = config.name.replace("-", "_")
     elif config.name.startswith("hf:") and len(config.name) > len("hf:"):
         module = "huggingface"
     else:

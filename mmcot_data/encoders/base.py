@@ -3,6 +3,7 @@
 Shape suffixes: B = batch, C = channels, H, W = pixels, P = patches, D = feature width.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -10,9 +11,17 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-__all__ = ["Encoder", "EncoderConfig", "Precision"]
+__all__ = ["Alpha", "Backend", "Encoder", "EncoderConfig", "Precision", "Resizer"]
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Of the computation. ``tf32`` is for CUDA only."""
+Backend = Literal["torch", "compile", "openvino"]
+"""What runs the model: torch as it is, torch.compile, or OpenVINO (CPUs, an extra)."""
+Resizer = Literal["pil", "torchvision"]
+"""What resizes pictures. Pillow's pixels are what the reference models saw; torchvision is faster
+and differs by a grey level here and there."""
+Alpha = Literal["white", "drop"]
+"""Transparent pixels: composited on white, or (Multimodal-CoT) the colour that they hide."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +42,11 @@ class EncoderConfig:
     """Seed of random weights drawn instead of loading trained ones; for trials and tests."""
     preprocessing: Literal["reference", "native"] = "reference"
     """``reference``: what Multimodal-CoT did. ``native``: what the model's authors did."""
-    precision: Precision = "fp32"
+    resize: Resizer = "pil"
+    alpha: Alpha = "white"
+    precision: Precision | Literal["auto"] = "fp32"
+    """``auto`` loads in fp32 and lets the first batch decide: the fastest within 1e-2 of fp32."""
+    backend: Backend = "torch"
     device: str = "auto"
     """``auto`` is CUDA where there is one, else the CPU."""
 
@@ -54,7 +67,15 @@ class Encoder(Protocol):
 
         Keys: ``encoder``, ``model_id``, ``revision``, ``weights_sha256``, ``random_weights``,
         ``layer``, ``preprocessing`` (list of steps, each with its parameters and implementation),
-        ``precision``, ``num_patches``, ``feature_dim``, ``grid``, ``versions``.
+        ``precision``, ``precision_error``, ``backend``, ``num_patches``, ``feature_dim``, ``grid``,
+        ``versions``.
+        """
+        ...
+
+    def environment(self) -> dict[str, Any]:
+        """What computes, as JSON values: device, its name, threads, kernels.
+
+        It is no part of the spec: it may change the rounding of features, nothing else.
         """
         ...
 
@@ -73,10 +94,23 @@ class Encoder(Protocol):
         """
         ...
 
-    def encode(self, pixels_BCHW: "torch.Tensor") -> "torch.Tensor":
-        """Patch features of a batch of prepared pictures of equal size.
+    @property
+    def pads(self) -> bool:
+        """Whether ``start`` takes padded pictures and gives what they give alone."""
+        ...
+
+    def start(
+        self, pixels_BCHW: "torch.Tensor", sizes: Sequence[tuple[int, int]] | None = None
+    ) -> "Callable[[], torch.Tensor]":
+        """Begin to compute the patch features of a batch of prepared pictures.
+
+        A CPU has computed them when this returns; a GPU computes while the caller goes on.
+
+        Args:
+            pixels_BCHW: Prepared pictures on the CPU, padded at the right and bottom to one size.
+            sizes: (height, width) of each without padding; None if none is padded.
 
         Returns:
-            float32 features of shape (B, P, D), on the CPU.
+            A function that waits and gives float32 features of shape (B, P, D), on the CPU.
         """
         ...

@@ -56,6 +56,8 @@ def load(config: EncoderConfig) -> ModelEncoder:
         resize=Resize(rule="shorter_side", size=size, interpolation="bicubic"),
         crop=CenterCrop(size=size, margin_rounding="down"),
         normalization=Normalize(mean=CLIP_MEAN, std=CLIP_STD),
+        resizer=config.resize,
+        alpha=config.alpha,
     )
     if config.random_weights is None:
         model = load_model(CLIPVisionModel, source)

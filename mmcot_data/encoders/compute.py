@@ -2,16 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from mmcot_data.encoders.base import Precision
+from mmcot_data.encoders.cpu import fp32_matmul, has_fast_bf16, read_cpu
 from mmcot_data.errors import EncoderError
 
-__all__ = ["computing", "find_device"]
+__all__ = [
+    "HALF_DTYPES",
+    "check_precision",
+    "computing",
+    "describe_device",
+    "fast_precisions",
+    "find_device",
+]
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AMPERE = (8, 0)
+"""Compute capability of the first GPUs with bf16 and TF32."""
 
 
 def find_device(name: str) -> torch.device:
@@ -31,21 +41,80 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """What computes, as JSON values."""
+    facts: dict[str, Any] = {"device": str(device), "device_name": read_cpu().name}
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        facts |= {
+            "device_name": torch.cuda.get_device_name(device),
+            "compute_capability": f"{major}.{minor}",
+            "cuda": torch.version.cuda,
+        }
+    elif device.type == "cpu":
+        facts |= {
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "fp32_matmul": fp32_matmul(),
+        }
+    return facts
+
+
+def check_precision(device: torch.device, precision: Precision) -> None:
+    """Refuse a precision that a device has not.
+
+    Raises:
+        EncoderError: If it is unknown, or TF32 on another device than a GPU of NVIDIA.
+    """
+    if precision not in get_args(Precision):
+        known = ", ".join(get_args(Precision))
+        raise EncoderError(f"there is no precision {precision!r}: expected {known} or auto")
+    if precision == "tf32" and device.type != "cuda":
+        raise EncoderError(
+            f"tf32 is a precision of CUDA devices, and this is {device.type}: use fp32 or auto"
+        )
+
+
+def fast_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """What a device computes well, fastest first; the last is always fp32."""
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) >= _AMPERE:
+            return "fp16", "bf16", "tf32", "fp32"
+        return "fp16", "fp32"
+    if device.type == "cpu" and has_fast_bf16():
+        return "bf16", "fp32"
+    return ("fp32",)
+
+
 @contextmanager
 def computing(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Compute without gradients: in strict float32, or in autocast of the given precision.
+    """Compute without gradients, in strict float32, TF32, or autocast of bf16 or fp16.
 
-    Strict means without TF32, which torch allows in convolutions unless told otherwise. The
-    process's own setting is restored.
+    Strict means that no operation on float32 computes with fewer bits, which torch allows in
+    convolutions unless told otherwise, and elsewhere if the process asked for it. The process's
+    own settings are restored.
     """
-    cudnn: Any = torch.backends.cudnn  # "conv" is added at run time
-    matmul, convolution = torch.backends.cuda.matmul, cudnn.conv
-    before = matmul.fp32_precision, convolution.fp32_precision
-    half = _DTYPES.get(precision)
+    half = HALF_DTYPES.get(precision)
     autocast = nullcontext() if half is None else torch.autocast(device.type, dtype=half)
-    matmul.fp32_precision = convolution.fp32_precision = "ieee"
+    with _fp32_rounding(precision), torch.inference_mode(), autocast:
+        yield
+
+
+@contextmanager
+def _fp32_rounding(precision: Precision) -> Iterator[None]:
+    backends: Any = torch.backends  # some of these are added at run time
+    cuda = "tf32" if precision == "tf32" else "ieee"
+    settings = (
+        (backends.cuda.matmul, cuda),
+        (backends.cudnn.conv, cuda),
+        (backends.mkldnn.matmul, "bf16" if fp32_matmul() == "onednn" else "ieee"),
+        (backends.mkldnn.conv, "ieee"),
+    )
+    before = [setting.fp32_precision for setting, _ in settings]
     try:
-        with torch.inference_mode(), autocast:
-            yield
+        for setting, value in settings:
+            setting.fp32_precision = value
+        yield
     finally:
-        matmul.fp32_precision, convolution.fp32_precision = before
+        for (setting, _), value in zip(settings, before, strict=True):
+            setting.fp32_precision = value

@@ -1,18 +1,22 @@
 """From a picture to a model's input: resize, crop and normalise, as data that describes itself.
 
-Pillow resizes, because its pixels are what the reference models saw; torch normalises a whole
-batch on the device. Shape suffixes: B = batch, C = channels, H, W = pixels.
+Pillow resizes unless torchvision is asked for, because Pillow's pixels are what the reference
+models saw; torch normalises a whole batch on the device.
+
+Shape suffixes: B = batch, C = channels, H, W = pixels.
 """
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
+from mmcot_data.encoders.base import Alpha, Resizer
 from mmcot_data.errors import ImageError
-from mmcot_data.images import DECODING
+from mmcot_data.images import describe_decoding
 
 __all__ = [
     "CLIP_MEAN",
@@ -56,6 +60,11 @@ class Preprocessing(Protocol):
 
     def describe(self) -> list[dict[str, Any]]:
         """Every step with its parameters and its implementation, as JSON values."""
+        ...
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Packages whose versions decide the pixels."""
         ...
 
 
@@ -111,20 +120,21 @@ class Normalize:
 
     def apply(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """To the bit what torchvision's ``ToTensor`` and ``Normalize`` give."""
-        mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=pixels_BCHW.device).view(-1, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        return pixels_BCHW.float().div(255).sub(mean).div(std)
+        mean, std = (_by_channel(values, pixels_BCHW.device) for values in (self.mean, self.std))
+        pixels_BCHW = pixels_BCHW.to(torch.float32, copy=True)
+        return pixels_BCHW.div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PicturePreprocessing:
-    """Resize and crop with Pillow, normalise with torch."""
+    """Resize and crop with Pillow or torchvision, normalise with torch."""
 
     resize: Resize
     crop: CenterCrop | None = None
     normalization: Normalize
+    resizer: Resizer = "pil"
+    alpha: Alpha = "white"
+    """What decoding did before; for the description."""
 
     def output_size(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) of the model's input for a picture of the given size."""
@@ -136,7 +146,7 @@ class PicturePreprocessing:
         """Resize and crop.
 
         Returns:
-            uint8 pixels of shape (3, H, W).
+            uint8 pixels of shape (3, H, W), the channels of a pixel side by side in memory.
 
         Raises:
             ImageError: ``too_large`` if the picture is so narrow that resizing its shorter side
@@ -149,10 +159,15 @@ class PicturePreprocessing:
                 f"a picture of {image.width} x {image.height} becomes {width} x {height} for the "
                 f"model, more than {_MAX_INPUT_PIXELS} pixels",
             )
+        box = (0, 0, width, height) if self.crop is None else self.crop.box(width, height)
+        if self.resizer == "torchvision":
+            left, top, right, bottom = box
+            resized_CHW = _resize_tensor(_as_tensor(image), height, width, self.resize)
+            return resized_CHW[:, top:bottom, left:right]
         image = image.resize((width, height), _RESAMPLING[self.resize.interpolation])
         if self.crop is not None:
-            image = image.crop(self.crop.box(width, height))
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+            image = image.crop(box)
+        return _as_tensor(image)
 
     def normalize(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 pixels, on their device."""
@@ -161,9 +176,35 @@ class PicturePreprocessing:
     def describe(self) -> list[dict[str, Any]]:
         """Every step with its parameters and its implementation."""
         resize = {"step": "resize", **asdict(self.resize), "antialias": True}
-        steps = [DECODING, {**resize, "implementation": "pil"}]
+        steps = [describe_decoding(self.alpha), {**resize, "implementation": self.resizer}]
         if self.crop is not None:
-            steps.append({"step": "center_crop", **asdict(self.crop), "implementation": "pil"})
+            cropping = "pil" if self.resizer == "pil" else "torch"
+            steps.append({"step": "center_crop", **asdict(self.crop), "implementation": cropping})
         mean, std = list(self.normalization.mean), list(self.normalization.std)
         scale = {"step": "normalize", "divide_by": 255, "mean": mean, "std": std}
         return [*steps, {**scale, "implementation": "torch"}]
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Packages whose versions decide the pixels."""
+        return ("pillow",) if self.resizer == "pil" else ("pillow", "torchvision")
+
+
+def _as_tensor(image: Image.Image) -> torch.Tensor:
+    """(3, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _resize_tensor(
+    pixels_CHW: torch.Tensor, height: int, width: int, resize: Resize
+) -> torch.Tensor:
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    interpolation = InterpolationMode(resize.interpolation)
+    return functional.resize(pixels_CHW, [height, width], interpolation, antialias=True)
+
+
+@lru_cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """(C, 1, 1). A copy to a GPU waits for what the GPU computes, so it is made only once."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Find and load the models of transformers: from a folder, the hub's local cache, or the hub."""
+"""Find and load trained models: from a folder, the hub's local cache, or the hub."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from mmcot_data.encoders.base import EncoderConfig
 from mmcot_data.encoders.weights import LoadedModel, weights_sha256
 from mmcot_data.errors import EncoderError
 
-__all__ = ["Source", "explained", "find_source", "load_model", "read_config"]
+__all__ = ["Source", "explained", "find_commit", "find_source", "load_model", "read_config"]
 
 _LOADING_ERRORS: Final = (
     OSError,
@@ -37,7 +37,7 @@ class Source:
     """Where a model comes from."""
 
     location: str
-    """Folder or hub id, as transformers takes it."""
+    """Folder or hub id."""
     is_folder: bool
     revision: str | None = None
     """Branch, tag or commit that was asked for; None is the hub's main branch."""
@@ -65,7 +65,7 @@ def find_source(config: EncoderConfig, default_id: str) -> Source:
     if path.is_absolute() or location.startswith((".", "~")) or location.count("/") > 1:
         raise EncoderError(
             f"the model folder {location} does not exist; expected one with config.json and "
-            "model.safetensors, as transformers' save_pretrained writes it"
+            "model.safetensors"
         )
     return Source(location=location, is_folder=False, revision=config.revision)
 
@@ -128,28 +128,32 @@ def load_model(
     return LoadedModel(
         module=module.eval().requires_grad_(False),
         model_id=source.model_id,
-        revision=None if source.is_folder else _find_commit(source),
+        revision=find_commit(source),
         random_weights=None,
         weights_sha256=weights_sha256(module),
     )
 
 
-def _find_commit(source: Source) -> str | None:
-    """The commit whose files the hub's local cache has just given."""
+def find_commit(source: Source) -> str | None:
+    """The commit whose files the hub's local cache has just given; a folder has none."""
+    if source.is_folder:
+        return None
     path = try_to_load_from_cache(source.location, "config.json", revision=source.revision)
     return Path(path).parent.name if isinstance(path, str) else None
 
 
 @contextmanager
-def explained(source: Source, what: str) -> Iterator[None]:
-    """Turn what transformers raises while it looks for ``what`` into an EncoderError."""
+def explained(
+    source: Source, what: str, written_by: str = "transformers' save_pretrained"
+) -> Iterator[None]:
+    """Turn what a library raises while it looks for ``what`` into an EncoderError."""
     try:
         yield
     except _LOADING_ERRORS as error:
         reason = " ".join(str(error).split()).rstrip(".")
         place, advice = "the hub and its local cache", "without network, use `--model FOLDER`"
         if source.is_folder:
-            place, advice = "the folder", "expected what transformers' save_pretrained writes"
+            place, advice = "the folder", f"expected what {written_by} writes"
         raise EncoderError(
             f"the model {source.location} cannot be loaded: looked for {what} in {place} "
             f"({type(error).__name__}: {reason:.400}); {advice}, or try without trained weights: "

@@ -1,4 +1,7 @@
-"""Compare our preprocessing with the preprocessor_config.json that stands beside a model."""
+"""Compare our preprocessing with what stands beside a model.
+
+That is preprocessor_config.json of transformers, or pretrained_cfg in timm's config.json.
+"""
 
 import json
 import math
@@ -12,7 +15,7 @@ from mmcot_data.encoders.preprocessing import PicturePreprocessing
 from mmcot_data.encoders.pretrained import Source
 from mmcot_data.errors import EncoderError
 
-__all__ = ["check_processor_settings"]
+__all__ = ["check_pretrained_cfg", "check_processor_settings"]
 
 _FILE = "preprocessor_config.json"
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
@@ -42,15 +45,49 @@ def check_processor_settings(
     expected = _as_settings(preprocessing)
     if only_normalization:
         expected = {key: expected[key] for key in ("image_mean", "image_std")}
-    found_as_ours = _in_long_form(found, preprocessing)
-    if different := [
-        f"{key} is {found_as_ours[key]}, expected {value}"
-        for key, value in expected.items()
-        if found_as_ours.get(key) is not None and not _equal(found_as_ours[key], value)
-    ]:
+    if different := _differences(_in_long_form(found, preprocessing), expected):
         raise EncoderError(
-            f"{path} contradicts this encoder's preprocessing: {'; '.join(different)}. "
+            f"{path} contradicts this encoder's preprocessing: {different}. "
             f"`--encoder hf:{source.location}` uses the model's own"
+        )
+
+
+def check_pretrained_cfg(
+    source: Source,
+    cfg: dict[str, Any],
+    preprocessing: PicturePreprocessing,
+    *,
+    not_compared: tuple[str, ...] = (),
+    advice: str | None = None,
+) -> None:
+    """Refuse a network of timm that was trained with another preprocessing than ours.
+
+    Args:
+        source: The network.
+        cfg: Its ``pretrained_cfg``; what it leaves out is not compared.
+        preprocessing: Ours, which crops.
+        not_compared: Settings in which ours differs on purpose.
+        advice: What to do then; by default, to use the encoder ``hf:``.
+
+    Raises:
+        EncoderError: If a setting contradicts.
+    """
+    resize, crop = preprocessing.resize, preprocessing.crop
+    assert crop is not None
+    expected = {
+        "input_size": [3, crop.size, crop.size],
+        "interpolation": resize.interpolation,
+        "crop_pct": crop.size / resize.size,
+        "crop_mode": "center",
+        "mean": list(preprocessing.normalization.mean),
+        "std": list(preprocessing.normalization.std),
+    }
+    expected = {key: value for key, value in expected.items() if key not in not_compared}
+    if different := _differences(cfg, expected):
+        advice = advice or f"`--encoder hf:{source.location}` uses the model's own"
+        raise EncoderError(
+            f"{source.location}: its pretrained_cfg contradicts this encoder's preprocessing: "
+            f"{different}. {advice}"
         )
 
 
@@ -100,7 +137,18 @@ def _in_long_form(found: dict[str, Any], preprocessing: PicturePreprocessing) ->
     return found
 
 
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The settings that contradict, in words."""
+    return "; ".join(
+        f"{key} is {found[key]}, expected {value}"
+        for key, value in expected.items()
+        if found.get(key) is not None and not _equal(found[key], value)
+    )
+
+
 def _equal(found: Any, expected: Any) -> bool:
     if isinstance(expected, list):
         return len(found) == len(expected) and all(map(math.isclose, found, expected))
+    if isinstance(expected, float):
+        return math.isclose(found, expected)
     return bool(found == expected)

@@ -36,6 +36,18 @@ ENCODERS = {
         feature_dim=1024,
         layer="last encoder layer, after the final norm, class token first",
     ),
+    "clip-rn101": EncoderFacts(
+        model_id="timm/resnet101_clip.openai",
+        num_patches=49,
+        feature_dim=2048,
+        layer="last residual block, before the attention pooling",
+    ),
+    "resnet": EncoderFacts(
+        model_id="timm/resnet50.tv_in1k",
+        num_patches=1,
+        feature_dim=2048,
+        layer="last residual block, averaged over the picture",
+    ),
     "tiny": EncoderFacts(
         model_id="mmcot-tiny-v1",
         num_patches=50,
@@ -43,4 +55,4 @@ ENCODERS = {
         layer="last encoder layer, after the final norm, class token first",
     ),
 }
-"""By name. The module of the same name in this package loads it."""
+"""By name. The module of the same name in this package, with ``_`` for ``-``, loads it."""

@@ -122,6 +122,8 @@ def load(config: EncoderConfig) -> ModelEncoder:
         preprocessing=PicturePreprocessing(
             resize=Resize(rule="square", size=_IMAGE_SIZE, interpolation="bicubic"),
             normalization=Normalize(mean=_WHITE, std=_CONTRAST),
+            resizer=config.resize,
+            alpha=config.alpha,
         ),
         num_patches=_FACTS.num_patches,
         feature_dim=_FACTS.feature_dim,

@@ -74,9 +74,13 @@ def _preprocessing(config: EncoderConfig, size: int) -> PicturePreprocessing:
         return PicturePreprocessing(
             resize=Resize(rule="square", size=size, interpolation="bilinear"),
             normalization=normalization,
+            resizer=config.resize,
+            alpha=config.alpha,
         )
     return PicturePreprocessing(
         resize=Resize(rule="shorter_side", size=size, interpolation="bicubic"),
         crop=CenterCrop(size=size, margin_rounding="half_even"),
         normalization=normalization,
+        resizer=config.resize,
+        alpha=config.alpha,
     )

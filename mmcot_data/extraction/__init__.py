@@ -1,19 +1,23 @@
-"""From pictures to feature shards: plan, extract shard by shard, finish; knows no orchestrator."""
+"""From pictures to feature shards: scan, plan, make shards, finish; knows no orchestrator."""
 
 from mmcot_data.extraction.config import ExtractionConfig
 from mmcot_data.extraction.finish import ExtractionSummary, finish_extraction
-from mmcot_data.extraction.plan import ExtractionPlan, plan_extraction
-from mmcot_data.extraction.run import extract_features
-from mmcot_data.extraction.shard import extract_shard
-from mmcot_data.tables import write_tables
+from mmcot_data.extraction.making import begin_extraction, extract_shard
+from mmcot_data.extraction.plan import ExtractionPlan
+from mmcot_data.extraction.prepare import open_pictures, prepare_extraction, scan_source
+from mmcot_data.extraction.run import Reports, extract_feature_sets, extract_features
 
 __all__ = [
     "ExtractionConfig",
     "ExtractionPlan",
     "ExtractionSummary",
+    "Reports",
+    "begin_extraction",
+    "extract_feature_sets",
     "extract_features",
     "extract_shard",
     "finish_extraction",
-    "plan_extraction",
-    "write_tables",
+    "open_pictures",
+    "prepare_extraction",
+    "scan_source",
 ]

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import get_args
 
 from mmcot_data.encoders.base import EncoderConfig
-from mmcot_data.questions import split_names
 from mmcot_data.shards.schema import Container, StorageDtype
+from mmcot_data.sources import Layout
 
 __all__ = ["ExtractionConfig", "allowed_failures"]
 
 _FAILURES = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
+_STRIDE = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,33 +24,46 @@ class ExtractionConfig:
     """
 
     data: Path
-    """Folder of the data set, in ScienceQA's official layout."""
+    """The data set: a folder in ScienceQA's layout, a folder of pictures, …: see ``layout``."""
     out: Path
     """Artifact root; the feature set becomes a folder in it."""
     encoder: EncoderConfig
+    layout: Layout = "auto"
+    """What ``data`` is; ``auto`` looks at it."""
+    id_column: str | None = None
+    """Of a table of pictures: the column that identifies them."""
+    image_column: str | None = None
+    """Of a table of pictures: the column that holds them."""
+    licence: str | None = None
+    """Of the pictures; None takes what the data set says."""
     splits: tuple[str, ...] | None = None
     """Only the pictures of these splits; all if None."""
     format: Container = "hdf5"
     dtype: StorageDtype = "float16"
     """Of the stored features."""
     shard_size: int | None = None
-    """Rows in a shard; None gives shards of 256 MiB, of 1,024 rows at most."""
+    """Pictures in a shard; None gives shards of 256 MiB at most, and of 1,024 pictures at most."""
     batch_size: int = 8
-    """Pictures encoded together."""
+    """Pictures encoded together; fewer where they are more elongated than 2:1."""
+    pad_to: int = 1
+    """1 encodes only pictures of equal input size together. A multiple of 32 makes fuller batches
+    for DETR: input sizes that are equal when rounded up to it share a batch."""
     max_failures: str = "1%"
     """Pictures that may fail: a number, or a percentage of the pictures asked for."""
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
+            ("layout", self.layout, get_args(Layout)),
             ("format", self.format, get_args(Container)),
             ("dtype", self.dtype, get_args(StorageDtype)),
-            *(("split", split, split_names()) for split in self.splits or ()),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
         for name, number in (("shard_size", self.shard_size), ("batch_size", self.batch_size)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} is {number}, expected at least 1")
+        if self.pad_to != 1 and (self.pad_to < 1 or self.pad_to % _STRIDE):
+            raise ValueError(f"pad_to is {self.pad_to}, expected 1 or a multiple of {_STRIDE}")
         allowed_failures(self.max_failures, 0)
 
 

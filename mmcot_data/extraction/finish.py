@@ -9,10 +9,12 @@ import polars as pl
 
 from mmcot_data.errors import ExtractionError
 from mmcot_data.extraction.failures import check_failures
+from mmcot_data.extraction.pending import is_made
 from mmcot_data.extraction.plan import ExtractionPlan
 from mmcot_data.extraction.scan import ScannedImage
-from mmcot_data.shards.folder import finish_folder, read_complete
+from mmcot_data.shards.folder import finish_folder, read_folder
 from mmcot_data.shards.index import INDEX_SCHEMA
+from mmcot_data.shards.lock import lock_folder
 from mmcot_data.shards.manifest import FailedImage, ShardCommit
 
 __all__ = ["ExtractionSummary", "finish_extraction"]
@@ -32,6 +34,10 @@ class ExtractionSummary:
     num_shards: int
     nbytes: int
     """Size of the shards together."""
+    precision: str
+    """That was computed with."""
+    precision_error: float | None
+    """Relative error against float32, where ``auto`` chose the precision."""
     failed: Mapping[str, int]
     """Pictures without features, by reason."""
     num_extracted: int = 0
@@ -55,30 +61,33 @@ class _Row:
 def finish_extraction(plan: ExtractionPlan) -> ExtractionSummary:
     """Check every shard, write index.parquet, and last manifest.json.
 
-    Where the folder is finished already and the request is the same, nothing is written.
+    Where the folder is finished already and the request is the same, nothing is written. Several
+    processes may call it: one after the other comes in.
 
     Raises:
         ExtractionError: If shards are missing, or if more pictures failed than
             ``max_failures`` allows; the folder stays unfinished and the shards stay.
         ShardError: If a shard's bytes are not those of its commit record.
     """
-    commits = [read_complete(plan.folder, s.file, plan.spec, plan.key) for s in plan.shards]
-    if missing := commits.count(None):
-        raise ExtractionError(
-            f"{plan.folder}: {missing} of {len(commits)} shards are not complete; run the same "
-            "command again to continue"
+    with lock_folder(plan.folder, wait=-1):
+        commits = read_folder(plan.folder).commits
+        found = [commits.get(shard.file) for shard in plan.shards]
+        complete = [c for n, c in enumerate(found) if c is not None and is_made(plan, n, c)]
+        if missing := len(plan.shards) - len(complete):
+            raise ExtractionError(
+                f"{plan.folder}: {missing} of {len(plan.shards)} shards are not complete; run the "
+                "same command again to continue"
+            )
+        images, rows = _outcomes(plan, complete)
+        check_failures(images, plan.config.max_failures)
+        finish_folder(
+            plan.folder,
+            spec=plan.spec,
+            plan=plan.key,
+            request_sha256=plan.request_sha256,
+            commits=complete,
+            index=_make_index(plan, images, rows),
         )
-    complete = [commit for commit in commits if commit is not None]
-    images, rows = _outcomes(plan, complete)
-    check_failures(images, plan.config.max_failures, plan.folder)
-    finish_folder(
-        plan.folder,
-        spec=plan.spec,
-        plan=plan.key,
-        request_sha256=plan.request_sha256,
-        commits=complete,
-        index=_make_index(plan, images, rows),
-    )
     return ExtractionSummary(
         folder=plan.folder,
         num_images=len(images),
@@ -86,6 +95,8 @@ def finish_extraction(plan: ExtractionPlan) -> ExtractionSummary:
         row_shape=plan.spec.row_shape,
         num_shards=len(complete),
         nbytes=sum(commit.shard.file_nbytes for commit in complete),
+        precision=plan.spec.precision,
+        precision_error=plan.spec.precision_error,
         failed=Counter(image.reason for image in images if image.reason is not None),
     )
 
@@ -97,10 +108,9 @@ def _outcomes(
     failed: dict[str, FailedImage] = {}
     rows: dict[str, _Row] = {}
     for shard, commit in zip(plan.shards, commits, strict=True):
-        failed |= {image.image_sha256: image for image in commit.failed}
-        kept = [image.sha256 for image in shard.images if image.sha256 not in failed]
-        for row, (digest, pixels) in enumerate(zip(kept, commit.pixel_sha256, strict=True)):
-            rows[digest] = _Row(shard=shard.file, row=row, pixel_sha256=pixels)
+        failed |= {image.image_sha256: image for image in commit.failed if image.image_sha256}
+        for row, digests in enumerate(zip(commit.image_sha256, commit.pixel_sha256, strict=True)):
+            rows[digests[0]] = _Row(shard=shard.file, row=row, pixel_sha256=digests[1])
     images = [
         replace(image, reason=failure.reason, error=failure.error)
         if image.image_sha256 is not None and (failure := failed.get(image.image_sha256))
@@ -129,7 +139,7 @@ def _make_index(
                 "pixel_sha256": place and place.pixel_sha256,
                 "status": image.reason or "ok",
                 "error": image.error,
-                "file": str(image.path.relative_to(plan.config.data)),
+                "file": image.file,
             }
         )
     return pl.DataFrame(records, schema=INDEX_SCHEMA)

@@ -1,23 +1,24 @@
-"""The plan of an extraction: which picture becomes which row, and which are encoded together.
+"""The plan of an extraction: which picture stands in which shard, and which are encoded together.
 
-It depends on the spec, the distinct pictures in order, the shard size and the batch size, and on
-nothing else. So the same request gives the same shards, whatever was interrupted and however
-many processes share the work.
+It depends on the spec, the distinct pictures in order and the shard size, and on nothing else; the
+batches depend on the batch size, too. So the same request gives the same shards, whatever was
+interrupted and however many processes share the work. A picture that can't be used keeps its
+place, so that its repair moves no other.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from mmcot_data.encoders.base import Encoder
 from mmcot_data.errors import ExtractionError
+from mmcot_data.extraction.batches import Batch, plan_batches
 from mmcot_data.extraction.config import ExtractionConfig
 from mmcot_data.extraction.failures import check_failures
-from mmcot_data.extraction.scan import ScannedImage, scan_images
-from mmcot_data.questions import Question, select_split
-from mmcot_data.scienceqa import QuestionImage, ScienceQA, read_scienceqa
-from mmcot_data.shards.folder import check_folder, read_complete
+from mmcot_data.extraction.scan import ScannedImage
 from mmcot_data.shards.planning import (
     default_shard_size,
     digest_json,
@@ -26,32 +27,31 @@ from mmcot_data.shards.planning import (
 )
 from mmcot_data.shards.schema import FeatureSpec, PlanKey
 
-__all__ = ["ExtractionPlan", "PlannedImage", "PlannedShard", "plan_extraction"]
+__all__ = [
+    "ExtractionPlan",
+    "PlannedShard",
+    "distinct_images",
+    "plan_extraction",
+    "usable_size",
+]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedImage:
-    """A distinct picture that is to become a row."""
-
-    sha256: str
-    """Hex digest of the file's bytes."""
-    path: Path
-    """The first of the files that hold it."""
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """The pictures of one shard, in the order of its rows."""
+    """A shard's part of the plan."""
 
     file: str
-    images: tuple[PlannedImage, ...]
-    batches: tuple[tuple[int, ...], ...]
-    """Which of the images are encoded together, as positions in ``images``."""
+    images: tuple[ScannedImage, ...]
+    """Distinct pictures in the order of the rows; those with a reason get none."""
+    batches: tuple[Batch, ...]
+
+    @cached_property
+    def sha256(self) -> tuple[str, ...]:
+        """Hex digest of each picture, "" if its bytes can't be read."""
+        return tuple(image.image_sha256 or "" for image in self.images)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ExtractionPlan:
     """All that ``extract_shard`` and ``finish_extraction`` need to know; it can be pickled."""
 
@@ -66,57 +66,55 @@ class ExtractionPlan:
     """Every picture asked for; its row stands in the index, whatever becomes of it."""
     shards: tuple[PlannedShard, ...]
 
-    def pending(self) -> list[int]:
-        """Numbers of the shards that are not complete yet."""
-        return [
-            number
-            for number, shard in enumerate(self.shards)
-            if read_complete(self.folder, shard.file, self.spec, self.key) is None
-        ]
+    @property
+    def num_images(self) -> int:
+        """Distinct pictures."""
+        return self.key.num_images
+
+    @property
+    def unread(self) -> list[tuple[str, str]]:
+        """(question id, image role) of the planned pictures whose bytes could not be read."""
+        images = (image for shard in self.shards for image in shard.images)
+        return [(i.question_id, i.role) for i in images if i.image_sha256 is None]
 
 
 def plan_extraction(
-    config: ExtractionConfig, encoder: Encoder, data: ScienceQA | None = None
+    config: ExtractionConfig,
+    encoder: Encoder,
+    images: Sequence[ScannedImage],
+    data_licence: str,
+    failed: Mapping[tuple[str, str], str | None] = MappingProxyType({}),
 ) -> ExtractionPlan:
-    """Find the pictures, look at what the feature set's folder holds, and divide the work.
-
-    Reads every picture's bytes once, decodes none, and writes nothing.
+    """Divide the work; reads and writes nothing.
 
     Args:
         config: The request.
-        encoder: The loaded encoder of ``config.encoder``.
-        data: The data set, where it has been read already.
+        encoder: The loaded encoder of ``config.encoder``, at the precision that is to be used.
+        images: Every picture that is asked for.
+        data_licence: Licence of the pictures.
+        failed: As for ``distinct_images``.
 
     Raises:
-        DataError: If the data set can't be read.
         ExtractionError: If there are no pictures, or if more can't be used than
             ``config.max_failures`` allows.
-        ShardError: If the folder was made for other pictures or sizes.
-        SpecMismatchError: If the folder's features were made in another way.
-        OSError: If reading a picture fails.
     """
-    data = data or read_scienceqa(config.data)
-    requested = _select_images(data, config.splits)
-    if not requested:
+    if not images:
         where = f"the splits {', '.join(config.splits)} of " if config.splits else ""
         raise ExtractionError(f"{where}{config.data} name no pictures: there is nothing to extract")
     spec = FeatureSpec.from_json(
         json.loads(json.dumps(encoder.describe()))
-        | {"dtype": config.dtype, "data_licence": data.licence},
+        | {"dtype": config.dtype, "data_licence": data_licence},
         f"the description of encoder {config.encoder.name}",
     )
-    images = scan_images(requested)
     folder = config.out / folder_name(config.encoder.name)
-    check_failures(images, config.max_failures, folder)
-    distinct = _distinct_images(images)
+    check_failures(images, config.max_failures)
+    distinct = distinct_images(images, failed)
     key = PlanKey(
         format=config.format,
         num_images=len(distinct),
-        images_sha256=digest_json([image.sha256 for image in distinct]),
+        request_sha256=digest_json([[image.question_id, image.role] for image in images]),
         shard_size=config.shard_size or default_shard_size(spec),
-        batch_size=config.batch_size,
     )
-    check_folder(folder, spec, key)
     return ExtractionPlan(
         config=config,
         folder=folder,
@@ -126,56 +124,58 @@ def plan_extraction(
             [[i.question_id, i.role, i.image_sha256 or "", i.reason or ""] for i in images]
         ),
         images=tuple(images),
-        shards=_plan_shards(distinct, key, encoder.input_size),
+        shards=_plan_shards(config, distinct, key, encoder),
     )
 
 
-def _select_images(data: ScienceQA, splits: Sequence[str] | None) -> list[QuestionImage]:
-    if splits is None:
-        return data.images
-    chosen: set[Question] = {q for name in splits for q in select_split(data.questions, name)}
-    question_ids = {question.question_id for question in chosen}
-    return [image for image in data.images if image.question_id in question_ids]
+def distinct_images(
+    images: Sequence[ScannedImage],
+    failed: Mapping[tuple[str, str], str | None] = MappingProxyType({}),
+) -> list[ScannedImage]:
+    """The first one of equal pictures, in order; each that can't be read counts for itself.
 
+    Args:
+        images: Every picture that is asked for.
+        failed: The pictures that have no row in the folder that is continued: their digest then,
+            by (question id, image role). One that has been repaired keeps its place, without a row
+            if it is equal to another picture now.
+    """
 
-def _distinct_images(images: Sequence[ScannedImage]) -> list[PlannedImage]:
-    distinct: dict[str, PlannedImage] = {}
+    def is_repaired(image: ScannedImage) -> bool:
+        key = image.question_id, image.role
+        return key in failed and image.image_sha256 not in (None, failed[key])
+
+    owned = {image.image_sha256 for image in images if not is_repaired(image)}
+    distinct: dict[object, ScannedImage] = {}
     for image in images:
-        if image.reason is None:
-            assert image.image_sha256 is not None
-            assert image.width is not None
-            assert image.height is not None
-            planned = PlannedImage(
-                sha256=image.image_sha256, path=image.path, width=image.width, height=image.height
-            )
-            distinct.setdefault(planned.sha256, planned)
+        key = image.question_id, image.role
+        digest = image.image_sha256
+        if is_repaired(image) and (digest in owned or digest in distinct):
+            copy = replace(image, image_sha256=None, reason="copy", error="equal to another one")
+            distinct[key] = copy
+        else:
+            distinct.setdefault(digest or key, image)
     return list(distinct.values())
 
 
 def _plan_shards(
-    images: Sequence[PlannedImage], key: PlanKey, input_size: Callable[[int, int], tuple[int, int]]
+    config: ExtractionConfig, images: Sequence[ScannedImage], key: PlanKey, encoder: Encoder
 ) -> tuple[PlannedShard, ...]:
-    size = key.shard_size
-    return tuple(
-        PlannedShard(
-            file=file,
-            images=(part := tuple(images[number * size : (number + 1) * size])),
-            batches=_plan_batches(part, key.batch_size, input_size),
+    shards = []
+    for number, file in enumerate(shard_files(key)):
+        part = tuple(images[number * key.shard_size : (number + 1) * key.shard_size])
+        batches = plan_batches(
+            [usable_size(image) for image in part],
+            encoder.input_size,
+            batch_size=config.batch_size,
+            pad_to=config.pad_to if encoder.pads else 1,
         )
-        for number, file in enumerate(shard_files(key))
-    )
+        shards.append(PlannedShard(file=file, images=part, batches=batches))
+    return tuple(shards)
 
 
-def _plan_batches(
-    images: Sequence[PlannedImage],
-    batch_size: int,
-    input_size: Callable[[int, int], tuple[int, int]],
-) -> tuple[tuple[int, ...], ...]:
-    groups: dict[tuple[int, int], list[int]] = {}
-    for position, image in enumerate(images):
-        groups.setdefault(input_size(image.width, image.height), []).append(position)
-    return tuple(
-        tuple(group[start : start + batch_size])
-        for group in groups.values()
-        for start in range(0, len(group), batch_size)
-    )
+def usable_size(image: ScannedImage) -> tuple[int, int] | None:
+    """(width, height) of a picture; None if it can't be used."""
+    if image.reason is not None or image.width is None or image.height is None:
+        return None
+    return image.width, image.height

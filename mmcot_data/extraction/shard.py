@@ -1,50 +1,43 @@
-"""Extract one shard: decode ahead in threads, encode in the planned batches, write.
+"""One shard in the making: what is decoded of it, which batches are ready, and its file.
 
-Shape suffixes: N = images, B = batch, C = channels, H, W = pixels, P = patches, D = feature width.
+Shape suffixes: N = pictures, B = batch, C = channels, H, W = pixels, P = patches, D = width.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from mmcot_data.encoders.base import Encoder
-from mmcot_data.errors import EncoderError, ExtractionError, ImageError
-from mmcot_data.extraction.plan import ExtractionPlan, PlannedImage, PlannedShard
-from mmcot_data.images import bytes_sha256, decode_rgb, pixel_sha256, read_image_bytes
-from mmcot_data.shards.folder import read_complete
+from mmcot_data.errors import EncoderError, ImageError
+from mmcot_data.extraction.batches import Batch
+from mmcot_data.extraction.decode import DecodedImage
+from mmcot_data.extraction.plan import ExtractionPlan, PlannedShard
+from mmcot_data.extraction.scan import ScannedImage
 from mmcot_data.shards.manifest import FailedImage, ShardCommit, commit_path, write_commit
 from mmcot_data.shards.schema import ShardRecord
 from mmcot_data.shards.writer import cast_features, write_shard
 
-__all__ = ["Progress", "extract_shard"]
-
-Progress = Callable[[int, int], object]
-"""Called with the number of pictures that are done and that of all."""
-
-_NUM_THREADS = 2
-_BATCHES_AHEAD = 2
+__all__ = ["ReadyBatch", "ShardInProgress"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Prepared:
-    pixels: torch.Tensor
-    """(C, H, W)."""
-    pixel_sha256: str
+@dataclass(frozen=True, slots=True)
+class ReadyBatch:
+    """Prepared pictures that are to be encoded together."""
+
+    positions: tuple[int, ...]
+    """In the shard's part of the plan."""
+    pixels_BCHW: torch.Tensor
+    sizes: list[tuple[int, int]] | None
+    """(height, width) of each without padding; None if none is padded."""
 
 
-_Outcome = _Prepared | FailedImage
-
-
-def extract_shard(
-    plan: ExtractionPlan, number: int, encoder: Encoder, on_progress: Progress | None = None
-) -> ShardRecord:
-    """Make one shard of the plan and its commit record; a complete one is left as it is.
+class ShardInProgress:
+    """Collects what becomes of a shard's pictures, in whatever order.
 
     A picture that can't be decoded has no row; it is listed in the commit record.
 
@@ -52,110 +45,132 @@ def extract_shard(
         plan: The plan.
         number: Which of its shards.
         encoder: The encoder that the plan was made with.
-        on_progress: Called after each batch, with the pictures of this shard.
-
-    Raises:
-        ExtractionError: If a picture's file has changed since the plan was made.
-        OSError: If reading a picture or writing the shard fails.
-        EncoderError: If the encoder's output does not fit its description.
-        ShardError: If features are not finite. Nothing half-written stays.
     """
-    shard = plan.shards[number]
-    if (complete := read_complete(plan.folder, shard.file, plan.spec, plan.key)) is not None:
-        return complete.shard
-    features_NPD = np.empty((len(shard.images), *plan.spec.row_shape), plan.spec.dtype)
-    pixels: dict[int, str] = {}
-    failed: dict[int, FailedImage] = {}
-    for batch in _decode_ahead(shard, encoder):
-        failed |= {row: item for row, item in batch.items() if isinstance(item, FailedImage)}
-        prepared = {row: item for row, item in batch.items() if isinstance(item, _Prepared)}
-        if prepared:
-            rows = list(prepared)
-            features_BPD = _encode(encoder, list(prepared.values()), plan.spec.row_shape)
-            names = [str(shard.images[row].path) for row in rows]
-            features_NPD[rows] = cast_features(features_BPD, plan.spec.dtype, names)
-            pixels |= {row: item.pixel_sha256 for row, item in prepared.items()}
-        if on_progress is not None:
-            on_progress(len(pixels) + len(failed), len(shard.images))
-    return _write(plan, shard, features_NPD, pixels, failed)
 
+    def __init__(self, plan: ExtractionPlan, number: int, encoder: Encoder) -> None:
+        self.plan = plan
+        self.number = number
+        self.encoder = encoder
+        self.shard: PlannedShard = plan.shards[number]
+        self.num_done = 0
+        """Pictures with features or a reason."""
+        self._features_NPD = np.empty(
+            (len(self.shard.images), *plan.spec.row_shape), plan.spec.dtype
+        )
+        self._pixel_sha256: dict[int, str] = {}
+        self._failed: dict[int, FailedImage] = {}
+        self._prepared: dict[int, torch.Tensor] = {}
+        self._batches = deque(self.shard.batches)
+        for position, image in enumerate(self.shard.images):
+            if image.reason is not None:
+                self._fail(position, image, image.reason, image.error or "")
 
-def _decode_ahead(shard: PlannedShard, encoder: Encoder) -> Iterator[dict[int, _Outcome]]:
-    """The planned batches, by row; while one is encoded, threads decode the next ones."""
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        queue: deque[dict[int, Future[_Outcome]]] = deque()
-        for batch in shard.batches:
-            queue.append(
-                {row: threads.submit(_decode, shard.images[row], encoder) for row in batch}
+    def add(self, position: int, image: DecodedImage) -> None:
+        """Take what became of a picture."""
+        if isinstance(image, ImageError):
+            self._fail(position, self.shard.images[position], image.reason, str(image))
+        else:
+            self._prepared[position] = image.pixels_CHW
+            self._pixel_sha256[position] = image.pixel_sha256
+
+    def ready_batches(self) -> Iterator[ReadyBatch]:
+        """The next batches all of whose pictures are there; those that failed are left out."""
+        while self._batches and all(map(self._is_known, self._batches[0].positions)):
+            batch = self._batches.popleft()
+            positions = tuple(p for p in batch.positions if p in self._prepared)
+            if positions:
+                yield _stack(batch, positions, [self._prepared.pop(p) for p in positions])
+
+    def store(self, positions: tuple[int, ...], features_BPD: torch.Tensor) -> None:
+        """Take the features of pictures.
+
+        Raises:
+            EncoderError: If their shape is not the one that the encoder promised.
+            ShardError: If they are not finite, or too large for the storage dtype.
+        """
+        expected = (len(positions), *self.plan.spec.row_shape)
+        if features_BPD.shape != expected:
+            raise EncoderError(
+                f"{self.encoder.name} gave features of shape {tuple(features_BPD.shape)}, its "
+                f"description promised {expected}"
             )
-            if len(queue) > _BATCHES_AHEAD:
-                yield {row: future.result() for row, future in queue.popleft().items()}
-        while queue:
-            yield {row: future.result() for row, future in queue.popleft().items()}
-
-
-def _decode(image: PlannedImage, encoder: Encoder) -> _Outcome:
-    changed = f"{image.path} has changed since the plan was made; run the same command again"
-    try:
-        data = read_image_bytes(image.path)
-    except ImageError as error:
-        raise ExtractionError(changed) from error
-    if bytes_sha256(data) != image.sha256:
-        raise ExtractionError(changed)
-    try:
-        picture = decode_rgb(data, str(image.path))
-        pixels_CHW = encoder.prepare(picture)
-    except ImageError as error:
-        return FailedImage(image_sha256=image.sha256, reason=error.reason, error=str(error))
-    expected = encoder.input_size(image.width, image.height)
-    if tuple(pixels_CHW.shape[1:]) != tuple(expected):
-        raise EncoderError(
-            f"{encoder.name} made {tuple(pixels_CHW.shape)} of {image.path}, whose header says "
-            f"{image.width} x {image.height}; expected height and width {tuple(expected)}"
+        names = [self.shard.images[position].stored.name for position in positions]
+        self._features_NPD[list(positions)] = cast_features(
+            features_BPD.numpy(), self.plan.spec.dtype, names
         )
-    return _Prepared(pixels=pixels_CHW, pixel_sha256=pixel_sha256(picture))
+        self.num_done += len(positions)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether every picture has features or a reason."""
+        return self.num_done == len(self.shard.images)
 
-def _encode(
-    encoder: Encoder, batch: list[_Prepared], row_shape: tuple[int, int]
-) -> npt.NDArray[np.floating[Any]]:
-    pixels_BCHW = torch.stack([item.pixels for item in batch])
-    features_BPD = encoder.encode(pixels_BCHW).numpy()
-    if features_BPD.shape != (len(batch), *row_shape):
-        raise EncoderError(
-            f"{encoder.name} gave features of shape {features_BPD.shape}, its description "
-            f"promised {(len(batch), *row_shape)}"
+    def write(self) -> ShardRecord:
+        """Write the shard, and then its commit record, which makes it complete.
+
+        Raises:
+            DiskFullError: If there is no room. Nothing half-written stays.
+            ShardError: If features are not finite.
+        """
+        path = self.plan.folder / self.shard.file
+        commit_path(path).unlink(missing_ok=True)
+        rows = sorted(self._pixel_sha256)
+        digests = [self.shard.sha256[row] for row in rows]
+        if rows:
+            record = write_shard(
+                path,
+                self._features_NPD[rows] if self._failed else self._features_NPD,
+                np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32),
+                self.plan.spec,
+                failed=len(self._failed),
+            )
+        else:
+            path.unlink(missing_ok=True)
+            record = ShardRecord.without_rows(self.shard.file, failed=len(self._failed))
+        commit = ShardCommit(
+            spec=self.plan.spec,
+            plan=self.plan.key,
+            shard=record,
+            image_sha256=tuple(digests),
+            pixel_sha256=tuple(self._pixel_sha256[row] for row in rows),
+            failed=tuple(self._failed[position] for position in sorted(self._failed)),
+            made_by=self._made_by(),
         )
-    return features_BPD
+        write_commit(self.plan.folder, commit)
+        return record
 
+    def _is_known(self, position: int) -> bool:
+        return position in self._prepared or position in self._failed
 
-def _write(
-    plan: ExtractionPlan,
-    shard: PlannedShard,
-    features_NPD: npt.NDArray[np.floating[Any]],
-    pixels: Mapping[int, str],
-    failed: Mapping[int, FailedImage],
-) -> ShardRecord:
-    path = plan.folder / shard.file
-    commit_path(path).unlink(missing_ok=True)
-    rows = sorted(pixels)
-    if rows:
-        digests = b"".join(bytes.fromhex(shard.images[row].sha256) for row in rows)
-        record = write_shard(
-            path,
-            features_NPD[rows] if failed else features_NPD,
-            np.frombuffer(digests, np.uint8).reshape(-1, 32),
-            plan.spec,
-            failed=len(failed),
+    def _fail(self, position: int, image: ScannedImage, reason: str, error: str) -> None:
+        self._failed[position] = FailedImage(
+            position=position,
+            question_id=image.question_id,
+            role=image.role,
+            image_sha256=image.image_sha256,
+            reason=reason,
+            error=error,
         )
-    else:
-        record = ShardRecord.without_rows(shard.file, failed=len(failed))
-    commit = ShardCommit(
-        spec=plan.spec,
-        plan=plan.key,
-        shard=record,
-        pixel_sha256=tuple(pixels[row] for row in rows),
-        failed=tuple(failed[row] for row in sorted(failed)),
-    )
-    write_commit(plan.folder, commit)
-    return record
+        self.num_done += 1
+
+    def _made_by(self) -> dict[str, Any]:
+        config = self.plan.config
+        return {
+            "mmcot": version("mmcot"),
+            "batch_size": config.batch_size,
+            "pad_to": config.pad_to,
+            **self.encoder.environment(),
+        }
+
+
+def _stack(batch: Batch, positions: tuple[int, ...], pixels: list[torch.Tensor]) -> ReadyBatch:
+    """The pictures in channels_last, which is how they lie in memory already."""
+    sizes = [(int(item.shape[1]), int(item.shape[2])) for item in pixels]
+    if all(size == (batch.height, batch.width) for size in sizes):
+        pixels_BHWC = torch.stack([item.permute(1, 2, 0) for item in pixels])
+        return ReadyBatch(positions, pixels_BHWC.permute(0, 3, 1, 2), None)
+    shape = (len(pixels), batch.height, batch.width, len(pixels[0]))
+    pixels_BHWC = pixels[0].new_zeros(shape)
+    for item, padded_HWC, (height, width) in zip(pixels, pixels_BHWC, sizes, strict=True):
+        padded_HWC[:height, :width] = item.permute(1, 2, 0)
+    return ReadyBatch(positions, pixels_BHWC.permute(0, 3, 1, 2), sizes)

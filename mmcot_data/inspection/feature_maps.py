@@ -43,7 +43,7 @@ class PictureFeatures:
     height: int
     image_sha256: str
     file: str
-    """Relative to the data folder."""
+    """Its place within the data set."""
 
 
 def draw_feature_maps(
@@ -59,7 +59,7 @@ def draw_feature_maps(
         path: Of the PNG.
         spec: Of the feature set.
         pictures: A few pictures of the feature set.
-        data: The data folder that the features were made of; without it the pictures are left out.
+        data: The data set that the features were made of; without it the pictures are left out.
 
     Raises:
         ValueError: If there is no picture.
@@ -116,18 +116,19 @@ def _draw_card(
 
 
 def _read_picture(picture: PictureFeatures, data: Path) -> "Image.Image":
-    from mmcot_data.images import bytes_sha256, decode_rgb, read_image_bytes
+    from mmcot_data.images import bytes_sha256, decode_rgb
+    from mmcot_data.sources import open_stored
 
-    path = data / picture.file
-    content = read_image_bytes(path)
+    stored = open_stored(data, picture.file)
+    content = stored.read()
     if (sha256 := bytes_sha256(content)) != picture.image_sha256:
         raise DataError(
-            f"{path} is not the picture that the features of question {picture.question_id!r} "
-            f"({picture.role}) were made of: its sha256 is {sha256}, expected "
-            f"{picture.image_sha256}; give the data folder of the extraction, or none to draw the "
-            "maps alone"
+            f"{stored.name} is not the picture that the features of question "
+            f"{picture.question_id!r} ({picture.role}) were made of: its sha256 is {sha256}, "
+            f"expected {picture.image_sha256}; give the data set of the extraction, or none to "
+            "draw the maps alone"
         )
-    return decode_rgb(content, str(path))
+    return decode_rgb(content, stored.name)
 
 
 def _panel_size(width: float, height: float) -> tuple[int, int]:

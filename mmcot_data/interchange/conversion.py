@@ -16,6 +16,7 @@ from mmcot_data.shards.feature_set_writer import (
     ShardRows,
     write_feature_set,
 )
+from mmcot_data.shards.folder import read_folder
 from mmcot_data.shards.location import LocalFolder
 from mmcot_data.shards.manifest import FailedImage, Manifest
 from mmcot_data.shards.planning import shard_files
@@ -31,8 +32,8 @@ def convert_feature_set(
     """Write a feature set once more, in a container that may be another one.
 
     The files are those that the extraction, or the import, would have written with ``--format
-    container``, byte for byte. The commit records are not read: all that they hold stands in
-    index.parquet as well, so that a feature set shared without them is converted too.
+    container``, byte for byte. Of a feature set that is shared without its commit records, all but
+    what computed each shard is found in index.parquet.
 
     Args:
         store: The opened feature set; its rows are compared with their checksums if it checks them.
@@ -64,7 +65,8 @@ def convert_feature_set(
         )
 
     index = store.read_index().drop("number")
-    parts = zip(shard_files(plan), _read_parts(store, index, files), strict=True)
+    found = _parts_of_commits(store, files) or _parts_of_index(store, index, files)
+    parts = zip(shard_files(plan), found, strict=True)
     suffix = SUFFIXES[manifest.plan.format]
     source = FeatureSource(
         spec=manifest.spec,
@@ -77,7 +79,36 @@ def convert_feature_set(
     return write_feature_set(folder, source, on_progress)
 
 
-def _read_parts(store: ShardStore, index: pl.DataFrame, files: Sequence[str]) -> list[ShardPart]:
+def _parts_of_commits(store: ShardStore, files: Sequence[str]) -> list[ShardPart] | None:
+    """The plan's shards from their commit records; None if these are not all there."""
+    if not isinstance(store.location, LocalFolder):
+        return None
+    commits = read_folder(store.location.folder).commits
+    manifest = store.manifest
+    records = {record.file: record for record in manifest.shards}
+    parts = []
+    for file in files:
+        commit = commits.get(file)
+        if (
+            commit is None
+            or (commit.spec, commit.plan) != (manifest.spec, manifest.plan)
+            or (commit.shard.rows and commit.shard != records.get(file))
+        ):
+            return None
+        part = ShardPart(
+            file=file,
+            rows=commit.shard.rows,
+            pixel_sha256=commit.pixel_sha256,
+            failed=commit.failed,
+            made_by=commit.made_by,
+        )
+        parts.append(part)
+    return parts
+
+
+def _parts_of_index(
+    store: ShardStore, index: pl.DataFrame, files: Sequence[str]
+) -> list[ShardPart]:
     """The plan's shards, also those without rows, from the index."""
     records = {record.file: record for record in store.manifest.shards}
     failed = _failed_images(index, store.manifest.plan.shard_size)
@@ -107,19 +138,29 @@ def _read_parts(store: ShardStore, index: pl.DataFrame, files: Sequence[str]) ->
 
 
 def _failed_images(index: pl.DataFrame, shard_size: int) -> dict[int, list[FailedImage]]:
-    """Pictures that were planned and could not be decoded, by the number of their shard.
+    """Pictures without a row by the number of their shard; the plan's order is that of the index.
 
-    A picture was planned if its header could be read, which gave its size; the plan's order is that
-    of the index.
+    Equal pictures count once, and each whose bytes could not be read counts for itself.
     """
-    planned = index.filter(pl.col("image_sha256").is_not_null(), pl.col("width").is_not_null())
     failed: dict[int, list[FailedImage]] = {}
-    if planned["row"].null_count() == 0:
+    if index["row"].null_count() == 0:
         return failed
-    planned = planned.unique("image_sha256", keep="first", maintain_order=True)
-    columns = ("image_sha256", "status", "error", "row")
-    for position, (digest, status, error, row) in enumerate(planned.select(columns).iter_rows()):
+    seen: set[object] = set()
+    columns = ("question_id", "role", "image_sha256", "status", "error", "row")
+    for question_id, role, digest, status, error, row in index.select(columns).iter_rows():
+        key = digest or (question_id, role)
+        if key in seen:
+            continue
+        number, position = divmod(len(seen), shard_size)
+        seen.add(key)
         if row is None:
-            image = FailedImage(image_sha256=digest, reason=status, error=error)
-            failed.setdefault(position // shard_size, []).append(image)
+            image = FailedImage(
+                position=position,
+                question_id=question_id,
+                role=role,
+                image_sha256=digest,
+                reason=status,
+                error=error,
+            )
+            failed.setdefault(number, []).append(image)
     return failed

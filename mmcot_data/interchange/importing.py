@@ -80,7 +80,7 @@ def import_features(
     What is not known stands so in the spec: no sha256 of the weights, no versions, precision
     ``unknown``, and as preprocessing one step ``imported`` with the file's name, sha256 and layout.
     A file that says itself what made it, because it is an export of this package, keeps its spec.
-    The plan's ``images_sha256`` is a digest of the file's sha256 and of the pictures' digests. The
+    The plan's ``request_sha256`` is a digest of the file's sha256 and of the pictures' digests. The
     same call continues an import that was interrupted.
 
     Args:
@@ -116,11 +116,10 @@ def import_features(
     plan = PlanKey(
         format=container,
         num_images=file.num_rows,
-        images_sha256=digest_json(
+        request_sha256=digest_json(
             [file.sha256, digests_N32.tobytes().hex(), file.num_patches_N.tolist()]
         ),
         shard_size=shard_size,
-        batch_size=0,
     )
     folder = out / folder_name(spec.encoder)
     manifest = write_feature_set(
@@ -191,6 +190,8 @@ def _make_spec(file: FeatureFile, claims: Claims, licence: str | None) -> Featur
         layer=claims.layer or "unknown",
         preprocessing=[imported],
         precision="unknown",
+        precision_error=None,
+        backend="unknown",
         num_patches=file.row_shape[0],
         feature_dim=file.row_shape[1],
         grid=claims.grid,

@@ -43,6 +43,8 @@ def find_pictures(
         OSError: If a file is there and reading it fails.
     """
     from mmcot_data.extraction.scan import scan_images
+    from mmcot_data.sources import SourceImage
+    from mmcot_data.sources.picture_files import PictureFile
 
     has_image = {question.question_id: question.has_image for question in data.questions}
     wanted: dict[tuple[str, str], str | None] = {}
@@ -54,7 +56,16 @@ def find_pictures(
         (question_id, asked): FoundPicture(role=role)
         for (question_id, role), asked in wanted.items()
     }
-    images = [image for image in data.images if (image.question_id, image.role) in wanted]
+    images = [
+        SourceImage(
+            question_id=image.question_id,
+            role=image.role,
+            file=image.path.relative_to(folder).as_posix(),
+            stored=PictureFile(image.path),
+        )
+        for image in data.images
+        if (image.question_id, image.role) in wanted
+    ]
     for image in scan_images(images):
         if image.image_sha256 is not None:
             key = image.question_id, image.role
@@ -63,6 +74,6 @@ def find_pictures(
                 image_sha256=image.image_sha256,
                 width=image.width,
                 height=image.height,
-                file=str(image.path.relative_to(folder)),
+                file=image.file,
             )
     return found

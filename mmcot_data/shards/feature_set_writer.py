@@ -3,8 +3,8 @@
 Shape suffixes: N = rows of a shard, P = patches, D = feature width.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mmcot_data.shards.folder import finish_folder, read_complete, write_folder
+from mmcot_data.shards.folder import (
+    FolderContent,
+    finish_folder,
+    is_complete,
+    start_writing,
+    write_folder,
+)
 from mmcot_data.shards.manifest import (
     FailedImage,
     Manifest,
@@ -60,6 +66,8 @@ class ShardPart:
     pixel_sha256: tuple[str, ...]
     """Of each row; empty strings where it is not known."""
     failed: tuple[FailedImage, ...] = ()
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    """What computed the features; empty where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +101,10 @@ def write_feature_set(
             the spec or is not finite.
         SpecMismatchError: If the folder's features were made in another way.
     """
-    with write_folder(folder, source.spec, source.plan):
-        found = [read_complete(folder, s.file, source.spec, source.plan) for s in source.shards]
+    with write_folder(folder, source.spec, source.plan) as content:
+        found = [_find_complete(folder, source, content, part.file) for part in source.shards]
+        if None in found:
+            start_writing(folder, source.spec, source.plan)
         total = sum(part.rows for part in source.shards)
         done = sum(commit.shard.rows for commit in found if commit is not None)
         commits = []
@@ -117,12 +127,22 @@ def write_feature_set(
         )
 
 
+def _find_complete(
+    folder: Path, source: FeatureSource, content: FolderContent, file: str
+) -> ShardCommit | None:
+    commit = content.commits.get(file)
+    is_there = commit is not None and is_complete(folder, commit, source.spec, source.plan)
+    return commit if is_there else None
+
+
 def _write_shard(folder: Path, source: FeatureSource, number: int) -> ShardCommit:
     part = source.shards[number]
     path = folder / part.file
     commit_path(path).unlink(missing_ok=True)
+    digests: tuple[str, ...] = ()
     if part.rows:
         rows = source.read(number)
+        digests = tuple(row.tobytes().hex() if row.any() else "" for row in rows.image_sha256_N32)
         record = write_shard(
             path,
             rows.features_NPD,
@@ -137,8 +157,10 @@ def _write_shard(folder: Path, source: FeatureSource, number: int) -> ShardCommi
         spec=source.spec,
         plan=source.plan,
         shard=record,
+        image_sha256=digests,
         pixel_sha256=part.pixel_sha256,
         failed=part.failed,
+        made_by=part.made_by,
     )
     write_commit(folder, commit)
     return commit

@@ -1,32 +1,77 @@
 """A feature set's folder from a writer's side: what is complete, what fits, how it is finished."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from mmcot_data.errors import ShardError, SpecMismatchError
 from mmcot_data.files import file_sha256, write_parquet
+from mmcot_data.shards.containers import SUFFIXES
 from mmcot_data.shards.index import INDEX
-from mmcot_data.shards.lock import lock_folder
+from mmcot_data.shards.lock import (
+    clear_claims,
+    is_anything_claimed,
+    lock_folder,
+    remove_half_written,
+)
 from mmcot_data.shards.manifest import (
     MANIFEST,
+    PLAN,
     Manifest,
+    PlanRecord,
     ShardCommit,
     commit_path,
     read_commit,
     read_manifest,
+    read_plan,
     write_manifest,
+    write_plan,
 )
 from mmcot_data.shards.schema import FeatureSpec, PlanKey
 
-__all__ = ["check_folder", "finish_folder", "read_complete", "write_folder"]
+__all__ = [
+    "FolderContent",
+    "check_folder",
+    "finish_folder",
+    "is_complete",
+    "read_complete",
+    "read_folder",
+    "refuse_artifact_root",
+    "start_writing",
+    "write_folder",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderContent:
+    """What the records of a feature set's folder say."""
+
+    manifest: Manifest | None
+    """None if it is unfinished."""
+    plan: PlanRecord | None
+    """What it is being made for; None if it is finished, or if nothing of it has been made and
+    nobody makes it."""
+    commits: Mapping[str, ShardCommit]
+    """By the name of the shard."""
+
+    def requests(self) -> list[tuple[FeatureSpec, PlanKey]]:
+        """What the folder was made for, as each record has it."""
+        records = (self.manifest, self.plan, *self.commits.values())
+        return [(record.spec, record.plan) for record in records if record is not None]
+
+    def failed(self) -> dict[tuple[str, str], str | None]:
+        """The planned pictures without a row: their digest by (question id, image role)."""
+        unread = () if self.plan is None else self.plan.unread
+        failed = (failure for commit in self.commits.values() for failure in commit.failed)
+        found: dict[tuple[str, str], str | None] = dict.fromkeys(unread)
+        return found | {(f.question_id, f.role): f.image_sha256 for f in failed}
 
 
 @contextmanager
-def write_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> Iterator[None]:
+def write_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> Iterator[FolderContent]:
     """Write into a feature set, alone: its folder is locked, fits, and holds nothing half-written.
 
     Raises:
@@ -34,28 +79,57 @@ def write_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> Iterator[None
         SpecMismatchError: As ``check_folder``.
         ShardError: As ``check_folder``; or if it is an artifact root.
     """
+    refuse_artifact_root(folder)
+    with lock_folder(folder):
+        content = read_folder(folder)
+        check_folder(folder, content, spec, key)
+        remove_half_written(folder)
+        yield content
+
+
+def read_folder(folder: Path) -> FolderContent:
+    """Read the manifest, the plan and all commit records of a folder; it may be absent.
+
+    Raises:
+        ShardError: If a record is damaged or of another format version.
+    """
+    commits = {
+        path.stem: read_commit(path)
+        for path in sorted(folder.glob("*-of-*.json"))
+        if Path(path.stem).suffix in SUFFIXES.values()
+    }
+    plan = read_plan(folder) if (folder / PLAN).is_file() else None
+    if not commits and not is_anything_claimed(folder):
+        plan = None
+    return FolderContent(
+        manifest=read_manifest(folder) if (folder / MANIFEST).is_file() else None,
+        plan=plan,
+        commits=commits,
+    )
+
+
+def refuse_artifact_root(folder: Path) -> None:
+    """Keep the folder of a feature set apart from the one that holds feature sets.
+
+    Raises:
+        ShardError: If the folder is an artifact root.
+    """
     if (folder / "questions.parquet").exists() or any(folder.glob(f"*/{MANIFEST}")):
         raise ShardError(
             f"{folder} is an artifact root, expected the folder of a feature set: give one in it, "
             f"as {folder / 'NAME'}"
         )
-    with lock_folder(folder):
-        check_folder(folder, spec, key)
-        for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
-        yield
 
 
-def check_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> None:
-    """Refuse a folder whose manifest or commit records belong to another request.
+def check_folder(folder: Path, content: FolderContent, spec: FeatureSpec, key: PlanKey) -> None:
+    """Refuse a folder whose records belong to another request.
 
     Raises:
         SpecMismatchError: If its features were made in another way; lists what differs.
-        ShardError: If it was made for other pictures or in other sizes, lists what differs; or if
-            a record is damaged or of another format version.
+        ShardError: If it was made for other pictures or in other sizes, lists what differs.
     """
     advice = f"Choose another --out, or delete {folder} to make it anew."
-    for found_spec, found_key in _found(folder):
+    for found_spec, found_key in content.requests():
         if differences := spec.differences(found_spec):
             raise SpecMismatchError(
                 f"{folder} holds features that were made in another way:\n  "
@@ -67,8 +141,19 @@ def check_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> None:
                 f"{folder} was made for other pictures or in other sizes:\n  "
                 + "\n  ".join(differences)
                 + "\nAsk for what it was made for (pictures or file, --split, --format, "
-                f"--shard-size, --batch-size) to continue it. {advice}"
+                f"--shard-size) to continue it. {advice}"
             )
+
+
+def start_writing(
+    folder: Path, spec: FeatureSpec, key: PlanKey, unread: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Note what an unfinished folder is being made for; a finished one becomes unfinished.
+
+    Whoever wants to write something else into it is refused from now on.
+    """
+    write_plan(folder, PlanRecord(spec=spec, plan=key, unread=tuple(unread)))
+    (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def read_complete(folder: Path, file: str, spec: FeatureSpec, key: PlanKey) -> ShardCommit | None:
@@ -77,14 +162,18 @@ def read_complete(folder: Path, file: str, spec: FeatureSpec, key: PlanKey) -> S
     Raises:
         ShardError: If the record is damaged.
     """
-    path = folder / file
-    if not commit_path(path).is_file():
+    path = commit_path(folder / file)
+    if not path.is_file():
         return None
-    commit = read_commit(commit_path(path))
+    commit = read_commit(path)
+    return commit if is_complete(folder, commit, spec, key) else None
+
+
+def is_complete(folder: Path, commit: ShardCommit, spec: FeatureSpec, key: PlanKey) -> bool:
+    """Whether a commit record belongs to the request and its shard is there, in its size."""
+    path = folder / commit.shard.file
     size = path.stat().st_size if path.is_file() else 0
-    if (commit.spec, commit.plan, commit.shard.file_nbytes) != (spec, key, size):
-        return None
-    return commit
+    return (commit.spec, commit.plan, commit.shard.file_nbytes) == (spec, key, size)
 
 
 def finish_folder(
@@ -117,6 +206,7 @@ def finish_folder(
         found = read_manifest(folder)
         same = replace(found, spec=spec, plan=plan, request_sha256=request_sha256, shards=shards)
         if found == same and found.index_sha256 == file_sha256(folder / INDEX):
+            clear_claims(folder)
             return found
     for record in shards:
         path = folder / record.file
@@ -137,13 +227,6 @@ def finish_folder(
         shards=shards,
     )
     write_manifest(folder, manifest)
+    (folder / PLAN).unlink(missing_ok=True)
+    clear_claims(folder)
     return manifest
-
-
-def _found(folder: Path) -> list[tuple[FeatureSpec, PlanKey]]:
-    found = []
-    if (folder / MANIFEST).is_file():
-        manifest = read_manifest(folder)
-        found.append((manifest.spec, manifest.plan))
-    commits = [read_commit(path) for path in sorted(folder.glob("*-of-*.json"))]
-    return found + [(commit.spec, commit.plan) for commit in commits]

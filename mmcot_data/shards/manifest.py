@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,23 @@ from mmcot_data.shards.schema import (
 
 __all__ = [
     "MANIFEST",
+    "PLAN",
     "FailedImage",
     "Manifest",
+    "PlanRecord",
     "ShardCommit",
     "commit_path",
     "parse_manifest",
     "read_commit",
     "read_manifest",
+    "read_plan",
     "write_commit",
     "write_manifest",
+    "write_plan",
 ]
 
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +60,26 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FailedImage:
-    """A picture that has no row because it could not be decoded."""
+class PlanRecord:
+    """plan.json: what an unfinished feature set is being made for."""
 
-    image_sha256: str
+    spec: FeatureSpec
+    plan: PlanKey
+    unread: tuple[tuple[str, str], ...]
+    """(question id, image role) of the pictures whose bytes could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedImage:
+    """A picture of a shard's part of the plan that has no row."""
+
+    position: int
+    """In the shard's part of the plan."""
+    question_id: str
+    """Of the first question that has the picture."""
+    role: str
+    image_sha256: str | None
+    """None if its bytes could not be read."""
     reason: str
     error: str
 
@@ -69,9 +91,23 @@ class ShardCommit:
     spec: FeatureSpec
     plan: PlanKey
     shard: ShardRecord
+    image_sha256: tuple[str, ...]
+    """Hex digest of each row's picture, in order; empty strings where it is not known."""
     pixel_sha256: tuple[str, ...]
     """Hex digest of each row's decoded picture; empty strings where it is not known."""
     failed: tuple[FailedImage, ...]
+    """The pictures of the shard's part of the plan that have no row, in order."""
+    made_by: Mapping[str, Any] = field(compare=False)
+    """What computed the shard: version, batch size, device, threads. It may change the rounding of
+    features, and nothing else. Empty where it is not known."""
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """Hex digest of each picture of the shard's part of the plan, "" where it had none."""
+        images = list(self.image_sha256)
+        for failure in self.failed:
+            images.insert(failure.position, failure.image_sha256 or "")
+        return tuple(images)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -125,6 +161,26 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_sealed_json(folder / MANIFEST, {"format_version": FORMAT_VERSION, **asdict(manifest)})
 
 
+def read_plan(folder: Path) -> PlanRecord:
+    """Read plan.json of an unfinished feature set.
+
+    Raises:
+        ShardError: If it is damaged or of another format version.
+    """
+    path = folder / PLAN
+    value = _parse_object(path.read_bytes(), PlanRecord, str(path))
+    return PlanRecord(
+        spec=FeatureSpec.from_json(value["spec"], f"{path}: spec"),
+        plan=PlanKey.from_json(value["plan"], f"{path}: plan"),
+        unread=tuple((question_id, role) for question_id, role in value["unread"]),
+    )
+
+
+def write_plan(folder: Path, record: PlanRecord) -> None:
+    """Write plan.json, atomically."""
+    write_sealed_json(folder / PLAN, {"format_version": FORMAT_VERSION, **asdict(record)})
+
+
 def commit_path(shard: Path) -> Path:
     """Where the commit record of a shard stands."""
     return shard.with_name(f"{shard.name}.json")
@@ -142,8 +198,10 @@ def read_commit(path: Path) -> ShardCommit:
         spec=FeatureSpec.from_json(value["spec"], f"{path}: spec"),
         plan=PlanKey.from_json(value["plan"], f"{path}: plan"),
         shard=ShardRecord.from_json(value["shard"], f"{path}: shard"),
+        image_sha256=tuple(value["image_sha256"]),
         pixel_sha256=tuple(value["pixel_sha256"]),
         failed=tuple(FailedImage(**fields) for fields in failed),
+        made_by=value["made_by"],
     )
 
 

@@ -30,9 +30,13 @@ def folder_name(encoder: str) -> str:
 
 
 def default_shard_size(spec: FeatureSpec) -> int:
-    """Rows in a full shard of 256 MiB, 1,024 at most."""
+    """Rows in a full shard: the power of two that gives 256 MiB at most, 1,024 at most.
+
+    As powers of two, the shards of several encoders begin and end at the same pictures.
+    """
     row_nbytes = math.prod(spec.row_shape) * np.dtype(spec.dtype).itemsize
-    return max(1, min(_MAX_SHARD_ROWS, _SHARD_NBYTES // row_nbytes))
+    rows = max(1, min(_MAX_SHARD_ROWS, _SHARD_NBYTES // row_nbytes))
+    return 1 << (rows.bit_length() - 1)
 
 
 def shard_files(plan: PlanKey) -> list[str]:

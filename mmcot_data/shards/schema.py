@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from mmcot_data.errors import ShardError
@@ -56,6 +56,11 @@ class FeatureSpec:
     """Every step with its parameters and implementation, as JSON values."""
     precision: str
     """Of the computation; ``dtype`` is that of the storage."""
+    precision_error: float | None = field(compare=False)
+    """Relative error against float32 that was measured when the precision was chosen; None if it
+    was asked for. Not compared: the features are equal either way."""
+    backend: str
+    """What ran the model: ``torch``, ``compile``, ``openvino``; ``unknown`` for imports."""
     num_patches: int
     feature_dim: int
     grid: tuple[int, int] | None
@@ -107,6 +112,7 @@ class FeatureSpec:
         Args:
             found: The other spec; this one is what was expected.
         """
+        found = replace(found, precision_error=self.precision_error)
         return list_differences(self.to_json(), found.to_json())
 
 
@@ -116,13 +122,12 @@ class PlanKey:
 
     format: Container
     num_images: int
-    """Distinct readable images."""
-    images_sha256: str
-    """Digest of their sha256 sums in order; of the source, for features that were imported."""
+    """Distinct pictures, those that have no row included."""
+    request_sha256: str
+    """Digest of the (question id, image role) pairs asked for, in order; of the source, for
+    features that were imported."""
     shard_size: int
-    """Rows in a full shard."""
-    batch_size: int
-    """Images encoded together: it may change the rounding. 0 for features that were imported."""
+    """Pictures in a full shard."""
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
@@ -200,12 +205,12 @@ def parse_fields(cls: type[Any], value: Any, where: str) -> dict[str, Any]:
         *(f"{name} is unknown" for name in sorted(value.keys() - expected)),
     ]:
         raise ShardError(f"{where} is damaged or of another version: {', '.join(problems)}")
-    for field in fields(cls):
-        allowed = _JSON_TYPES.get(str(field.type))
-        if allowed is not None and type(value[field.name]) not in allowed:
+    for item in fields(cls):
+        allowed = _JSON_TYPES.get(str(item.type))
+        if allowed is not None and type(value[item.name]) not in allowed:
             raise ShardError(
-                f"{where}: {field.name} is {value[field.name]!r:.100}, expected "
-                f"{getattr(field.type, '__name__', field.type)}"
+                f"{where}: {item.name} is {value[item.name]!r:.100}, expected "
+                f"{getattr(item.type, '__name__', item.type)}"
             )
     return value
 

@@ -35,9 +35,8 @@ def write_all(folder: Path, container: str) -> None:
     plan = PlanKey(
         format=container,
         num_images=NUM_SHARDS * ROWS,
-        images_sha256="",
+        request_sha256="",
         shard_size=ROWS,
-        batch_size=0,
     )
     commits = []
     with write_folder(folder, spec, plan):
@@ -48,7 +47,13 @@ def write_all(folder: Path, container: str) -> None:
                 features, digests = make_rows(ROWS, seed=number, shape=SHAPE)
                 record = write_shard(folder / file, features, digests, spec)
                 commit = ShardCommit(
-                    spec=spec, plan=plan, shard=record, pixel_sha256=("",) * ROWS, failed=()
+                    spec=spec,
+                    plan=plan,
+                    shard=record,
+                    image_sha256=tuple(digest.tobytes().hex() for digest in digests),
+                    pixel_sha256=("",) * ROWS,
+                    failed=(),
+                    made_by={},
                 )
                 write_commit(folder, commit)
             commits.append(commit)

@@ -38,11 +38,16 @@ class FakeEncoder:
             "layer": self.layer,
             "preprocessing": [{"step": "resize", "size": 16, "mean": (0.0, 0.0)}],
             "precision": "fp32",
+            "precision_error": None,
+            "backend": "torch",
             "num_patches": PATCHES,
             "feature_dim": WIDTH,
             "grid": None,
             "versions": {"fake": "1"},
         }
+
+    def environment(self):
+        return {"device": "cpu"}
 
     def input_size(self, width, height):
         shorter = min(width, height)
@@ -52,6 +57,12 @@ class FakeEncoder:
         height, width = self.input_size(*image.size)
         pixels = torch.tensor(list(image.resize((width, height)).tobytes()), dtype=torch.uint8)
         return pixels.reshape(height, width, 3).permute(2, 0, 1)
+
+    pads = False
+
+    def start(self, pixels_BCHW, sizes=None):
+        features_BPD = self.encode(pixels_BCHW)
+        return lambda: features_BPD
 
     def encode(self, pixels_BCHW):
         self.batches.append(tuple(pixels_BCHW.shape))

@@ -24,6 +24,8 @@ def make_spec(dtype="float16", num_patches=P, feature_dim=D, **changes) -> Featu
         "layer": "last",
         "preprocessing": [{"step": "resize", "size": 224}, {"step": "normalize", "mean": [0.5]}],
         "precision": "fp32",
+        "precision_error": None,
+        "backend": "torch",
         "num_patches": num_patches,
         "feature_dim": feature_dim,
         "grid": None,
@@ -49,9 +51,8 @@ def write_set(folder, spec, shards, index, container="hdf5", num_patches=None):
     plan = PlanKey(
         format=container,
         num_images=sum(len(features) for features, _ in shards),
-        images_sha256="",
+        request_sha256="",
         shard_size=len(shards[0][0]),
-        batch_size=2,
     )
     commits, places = [], []
     for number, (features, digests) in enumerate(shards):
@@ -59,7 +60,13 @@ def write_set(folder, spec, shards, index, container="hdf5", num_patches=None):
         patches = None if num_patches is None else num_patches[number]
         record = write_shard(path, features, digests, spec, num_patches_N=patches)
         commit = ShardCommit(
-            spec=spec, plan=plan, shard=record, pixel_sha256=("",) * record.rows, failed=()
+            spec=spec,
+            plan=plan,
+            shard=record,
+            image_sha256=tuple(digest.tobytes().hex() for digest in digests),
+            pixel_sha256=("",) * record.rows,
+            failed=(),
+            made_by={},
         )
         write_commit(folder, commit)
         commits.append(commit)

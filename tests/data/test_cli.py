@@ -89,16 +89,19 @@ def test_extract_passes_every_flag_on(data, shards, encoders):
     """Catches a flag that is parsed and then forgotten."""
     flags = (
         "--model folder --random-weights 7 --preprocessing native --precision bf16 --device cpu "
-        "--format arrow --dtype float32 --shard-size 3 --batch-size 2 --split val --split test"
+        "--format arrow --dtype float32 --shard-size 3 --batch-size 2 --split val --split test "
+        "--resize torchvision --alpha drop --backend openvino --pad-to 64 --layout scienceqa"
     )
     assert extract(data, shards, *flags.split()) == 0
     (config,) = encoders
     assert (config.name, config.model, config.random_weights) == ("detr", "folder", 7)
     assert (config.preprocessing, config.precision, config.device) == ("native", "bf16", "cpu")
+    assert (config.resize, config.alpha, config.backend) == ("torchvision", "drop", "openvino")
     manifest = json.loads((shards / "detr" / "manifest.json").read_text())
     assert manifest["plan"]["format"] == "arrow"
     assert manifest["plan"]["shard_size"] == 3
-    assert manifest["plan"]["batch_size"] == 2
+    commit = json.loads((shards / "detr" / "00000-of-00003.arrow.json").read_text())
+    assert (commit["made_by"]["batch_size"], commit["made_by"]["pad_to"]) == (2, 64)
     assert manifest["plan"]["num_images"] == 8
     assert manifest["spec"]["dtype"] == "float32"
 
@@ -143,7 +146,7 @@ def test_a_folder_that_is_no_data_set_is_one_paragraph(tmp_path, command, encode
     assert main([command, str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 1
     error = capsys.readouterr().err
     assert error.startswith("mmcot-data: ")
-    assert "problems.json does not exist" in error
+    assert "problems.json" in error or "no layout that is known" in error
     assert "\n\n" not in error.strip()
 
 

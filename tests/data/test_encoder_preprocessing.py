@@ -1,6 +1,7 @@
 """Preprocessing against torchvision's transforms and transformers' Pillow processors."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
 from transformers import CLIPImageProcessorPil, DetrImageProcessorPil, ViTImageProcessorPil
 
 from mmcot_data.encoders.preprocessing import (
@@ -24,6 +25,7 @@ from mmcot_data.encoders.preprocessing import (
     Resize,
 )
 from mmcot_data.errors import ImageError
+from mmcot_data.images import describe_decoding
 
 SIZES = [(449, 323), (750, 429), (322, 233), (53, 472), (64, 64), (31, 300), (224, 500)]
 IMAGENET = Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -56,8 +58,19 @@ def noise(width, height):
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def drawing(width, height):
+    """Smooth and with sharp edges, as diagrams are; resizers agree better on it than on noise."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 255 // width, y * 255 // height, (x // 9 + y // 7) % 2 * 200], -1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
 def ours(preprocessing, image):
     return preprocessing.normalize(preprocessing.prepare(image)[None])[0]
+
+
+def with_torchvision(preprocessing):
+    return replace(preprocessing, resizer="torchvision")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -139,3 +152,85 @@ def test_the_description_names_every_step_and_what_decides_its_pixels():
     assert steps[2]["margin_rounding"] == "down"
     assert steps[3]["mean"] == list(CLIP_MEAN)
     assert CLIP.describe() != VIT.describe()
+
+
+@pytest.mark.parametrize(
+    "preprocessing", [DETR, DETR_NATIVE, CLIP, VIT, VIT_NATIVE], ids=lambda p: p.resize.rule
+)
+@pytest.mark.parametrize("size", SIZES)
+def test_torchvision_makes_the_same_picture_but_for_rounding(preprocessing, size):
+    """Without antialiasing, or with the crop one pixel aside, tens of levels would differ."""
+    image = drawing(*size)
+    expected = preprocessing.prepare(image)
+    pixels_CHW = with_torchvision(preprocessing).prepare(image)
+    assert (pixels_CHW.shape, pixels_CHW.dtype) == (expected.shape, torch.uint8)
+    assert pixels_CHW.shape[1:] == with_torchvision(preprocessing).output_size(*size)
+    difference = (pixels_CHW.int() - expected.int()).abs()
+    assert difference.max() <= 12
+    assert difference.float().mean() < 0.5
+
+
+def test_the_tolerance_for_torchvision_would_show_a_slip():
+    """A shift of one pixel, or no antialiasing, is far outside of what rounding does."""
+    image = drawing(449, 323)
+    expected = CLIP.prepare(image).int()
+    shifted = replace(CLIP, crop=CenterCrop(size=224, margin_rounding="half_even"))
+    resize = transforms.Resize(224, InterpolationMode.BICUBIC, antialias=False)
+    tensor_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    aliased = resize(tensor_CHW)[:, :, 43:267]
+    for wrong in (with_torchvision(shifted).prepare(image), aliased):
+        difference = (wrong.int() - expected).abs()
+        assert difference.max() > 50
+        assert difference.float().mean() > 2
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_torchvision_is_what_its_own_transforms_give(size):
+    oracle = v2.Compose([v2.Resize(96, InterpolationMode.BICUBIC), v2.CenterCrop(96)])
+    image = noise(*size)
+    expected = oracle(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    assert torch.equal(with_torchvision(VIT).prepare(image), expected)
+
+
+def test_torchvision_is_recorded():
+    """Else features of other pixels would count as the same."""
+    steps, ours = with_torchvision(CLIP).describe(), CLIP.describe()
+    assert [step["implementation"] for step in steps] == ["pil", "torchvision", "torch", "torch"]
+    assert steps[1] == {**ours[1], "implementation": "torchvision"}
+    assert with_torchvision(CLIP).libraries == ("pillow", "torchvision")
+    assert CLIP.libraries == ("pillow",)
+
+
+def test_a_huge_picture_is_refused_by_torchvision_as_well():
+    with pytest.raises(ImageError, match="1 x 5000 becomes 224 x 1120000"):
+        with_torchvision(DETR).prepare(Image.new("RGB", (1, 5000)))
+
+
+@pytest.mark.parametrize("alpha", ["white", "drop"])
+def test_the_description_says_what_became_of_alpha(alpha):
+    first, *others = replace(CLIP, alpha=alpha).describe()
+    assert first == describe_decoding(alpha)
+    assert others == CLIP.describe()[1:]
+    assert (replace(CLIP, alpha=alpha).describe() == CLIP.describe()) == (alpha == "white")
+
+
+@pytest.mark.parametrize("preprocessing", [DETR, CLIP, with_torchvision(VIT)])
+def test_pixels_keep_their_channels_side_by_side(preprocessing):
+    """A batch of them is then channels_last memory by copying rows, not single bytes."""
+    pixels_CHW = preprocessing.prepare(drawing(449, 323))
+    assert pixels_CHW.stride()[::2] == (1, 3)
+    batch_BCHW = torch.stack([pixels_CHW.permute(1, 2, 0)] * 2).permute(0, 3, 1, 2)
+    assert batch_BCHW.is_contiguous(memory_format=torch.channels_last)
+    normalized_BCHW = preprocessing.normalize(batch_BCHW)
+    assert normalized_BCHW.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(normalized_BCHW, preprocessing.normalize(batch_BCHW.contiguous()))
+
+
+def test_normalising_leaves_the_prepared_pixels_as_they_are():
+    """It computes in place; several encoders may share the pixels."""
+    pixels_BCHW = CLIP.prepare(noise(50, 40))[None]
+    for pixels in (pixels_BCHW, pixels_BCHW.float()):
+        before = pixels.clone()
+        first = CLIP.normalize(pixels)
+        assert torch.equal(pixels, before)
+        assert torch.equal(CLIP.normalize(pixels), first)

@@ -224,7 +224,7 @@ def test_a_model_of_another_architecture_is_refused(models):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "blip"}, "no encoder 'blip'; expected detr, clip, vit, tiny or hf:"),
+        ({"name": "blip"}, f"no encoder 'blip'; expected {', '.join(ENCODERS)} or hf:"),
         ({"name": "hf:"}, "no encoder 'hf:'"),
         ({"name": "clip", "model": "/nowhere/clip"}, "folder /nowhere/clip does not exist"),
         ({"name": "clip", "model": "./nowhere"}, r"folder \./nowhere does not exist"),
@@ -371,7 +371,7 @@ def test_strict_precision_is_set_only_while_encoding(models):
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = matmul.fp32_precision, convolution.fp32_precision
     seen = []
-    encoder._module.register_forward_pre_hook(
+    encoder._model.module.register_forward_pre_hook(
         lambda *_: seen.append((matmul.fp32_precision, convolution.fp32_precision))
     )
     try:

@@ -30,20 +30,25 @@ from mmcot_data.errors import (
     DataError,
     EncoderError,
     ExtractionError,
+    ImageError,
     ShardError,
     SpecMismatchError,
 )
 from mmcot_data.extraction import (
     ExtractionConfig,
+    begin_extraction,
     extract_features,
     extract_shard,
     finish_extraction,
-    plan_extraction,
-    write_tables,
+    open_pictures,
+    prepare_extraction,
+    scan_source,
 )
 from mmcot_data.extraction.config import allowed_failures
+from mmcot_data.images import bytes_sha256, decode_rgb
 from mmcot_data.scienceqa import read_scienceqa
 from mmcot_data.shards import open_features
+from mmcot_data.tables import write_tables
 
 
 def make_config(data, out, **changes):
@@ -52,12 +57,17 @@ def make_config(data, out, **changes):
     return ExtractionConfig(data=data, out=out, encoder=encoder, **settings)
 
 
+def make_plan(config, encoder=None):
+    source = scan_source(open_pictures(config))
+    return prepare_extraction(config, encoder or FakeEncoder(), source)[0]
+
+
 def run(data, out, encoder=None, **changes):
     return extract_features(make_config(data, out, **changes), encoder=encoder or FakeEncoder())
 
 
 def shard_bytes(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*-of-*"))}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("[0-9]*-of-*"))}
 
 
 def assert_colours(folder, numbers, dtype="float16"):
@@ -185,21 +195,47 @@ def test_many_missing_pictures_stop_before_anything_is_computed(data, out):
     assert "--max-failures 11" in str(error.value)
     assert encoder.batches == []
     assert not (out / "fake").exists()
-    assert "shards" not in str(error.value)
 
 
-def test_a_repaired_picture_needs_another_folder_as_the_advice_says(data, out):
-    """Catches advice that the next run refuses."""
+def test_repaired_pictures_are_tried_again_and_nothing_else(data, out, tmp_path):
+    """Catches a failure that is final, and a repair that costs the whole data set."""
+    originals = {number: picture_path(data, number).read_bytes() for number in (1, 4, 6, 9)}
+    run(data, tmp_path / "whole")
     damage(data)
-    with pytest.raises(ExtractionError) as error:
+    with pytest.raises(ExtractionError, match="4 of 12 pictures can't be used"):
         run(data, out, max_failures="3")
-    for advice in ("again only with the same picture files", f"delete {out / 'fake'} or choose"):
-        assert advice in str(error.value)
-    save_picture(picture_path(data, 9), 9)
-    with pytest.raises(ShardError, match="images_sha256"):
-        run(data, out, max_failures="3")
-    shutil.rmtree(out / "fake")
-    assert run(data, out, max_failures="3").num_failed == 3
+    run(data, out, max_failures="4")
+    for number, failed in ((9, "3"), (6, "2")):
+        picture_path(data, number).write_bytes(originals[number])
+        encoder = FakeEncoder()
+        summary = run(data, out, encoder, max_failures="4")
+        assert (summary.num_extracted, summary.num_failed) == (5, int(failed))
+        assert str(number) in open_features(out / "fake").question_ids
+    for number in (1, 4):
+        picture_path(data, number).write_bytes(originals[number])
+    assert run(data, out).num_extracted == 5
+    assert shard_bytes(out / "fake").keys() == shard_bytes(tmp_path / "whole" / "fake").keys()
+    for name, content in shard_bytes(tmp_path / "whole" / "fake").items():
+        if name.endswith(".h5"):
+            assert (out / "fake" / name).read_bytes() == content
+    assert_colours(out / "fake", range(12))
+
+
+def test_a_picture_that_could_not_be_decoded_is_tried_again(data, out, monkeypatch):
+    """The same bytes: only the decoder was at fault. Catches a failure that sticks."""
+    digest = bytes_sha256(picture_path(data, 3).read_bytes())
+
+    def fail(bytes_, *args, **kwargs):
+        if bytes_sha256(bytes_) == digest:
+            raise ImageError("unreadable", "no memory")
+        return decode_rgb(bytes_, *args, **kwargs)
+
+    monkeypatch.setattr("mmcot_data.extraction.decode.decode_rgb", fail)
+    assert dict(run(data, out, max_failures="1").failed) == {"unreadable": 1}
+    assert run(data, out, max_failures="1").num_extracted == 0
+    monkeypatch.undo()
+    assert run(data, out).num_extracted == 5
+    assert_colours(out / "fake", range(12))
 
 
 def test_too_many_failures_keep_the_shards(data, out):
@@ -220,17 +256,17 @@ def test_too_many_failures_keep_the_shards(data, out):
 def test_a_shard_without_rows_has_a_record_and_no_file(data, out):
     damage(data)
     summary = run(data, out, max_failures="4", shard_size=1, format="arrow")
-    assert (summary.num_distinct, summary.num_shards) == (8, 9)
+    assert (summary.num_distinct, summary.num_shards) == (8, 12)
     assert_colours(out / "fake", [0, 2, 3, 5, 7, 8, 10, 11])
     assert len(list((out / "fake").glob("*.arrow"))) == 8
-    assert len(list((out / "fake").glob("*.arrow.json"))) == 9
+    assert len(list((out / "fake").glob("*.arrow.json"))) == 12
     assert run(data, out, max_failures="4", shard_size=1, format="arrow").num_extracted == 0
 
 
 def test_a_data_set_all_of_whose_pictures_are_missing_can_be_asked_for(data, out):
     shutil.rmtree(data / "images")
     summary = run(data, out, max_failures="100%")
-    assert (summary.num_distinct, summary.num_shards, summary.num_failed) == (0, 0, 12)
+    assert (summary.num_distinct, summary.num_shards, summary.num_failed) == (0, 3, 12)
     features = open_features(out / "fake")
     assert (len(features), features.question_ids) == (0, [])
     assert not features.gather(["1"])[1].any()
@@ -295,15 +331,15 @@ def test_an_interrupted_shard_leaves_nothing_and_is_made_again(data, out, tmp_pa
 
 def test_shards_do_not_depend_on_who_makes_them_in_which_order(data, out, tmp_path):
     run(data, tmp_path / "whole")
-    plan = pickle.loads(pickle.dumps(plan_extraction(make_config(data, out), FakeEncoder())))
-    assert plan.pending() == [0, 1, 2]
+    plan = pickle.loads(pickle.dumps(make_plan(make_config(data, out))))
+    assert begin_extraction(plan, FakeEncoder()) == [0, 1, 2]
     with pytest.raises(ExtractionError, match="3 of 3 shards"):
         finish_extraction(plan)
-    records = [extract_shard(plan, number, FakeEncoder()) for number in (2, 0, 1)]
-    assert [record.rows for record in records] == [2, 5, 5]
-    assert plan.pending() == []
+    commits = [extract_shard(plan, number, FakeEncoder()) for number in (2, 0, 1)]
+    assert [commit.shard.rows for commit in commits] == [2, 5, 5]
+    assert begin_extraction(plan, FakeEncoder()) == []
     encoder = FakeEncoder()
-    assert extract_shard(plan, 2, encoder) == records[0]
+    assert extract_shard(plan, 2, encoder) == commits[0]
     assert encoder.batches == []
     assert finish_extraction(plan).num_distinct == 12
     assert shard_bytes(out / "fake") == shard_bytes(tmp_path / "whole" / "fake")
@@ -327,7 +363,6 @@ def test_another_spec_is_refused_with_what_differs(data, out, finished):
     ("changes", "message"),
     [
         ({"shard_size": 6}, "shard_size: expected 6, found 5"),
-        ({"batch_size": 3}, "batch_size: expected 3, found 2"),
         ({"format": "arrow"}, "format: expected 'arrow', found 'hdf5'"),
         ({"splits": ("test",)}, "num_images: expected 4, found 12"),
     ],
@@ -341,15 +376,32 @@ def test_another_plan_is_refused_with_what_differs(data, out, finished, changes,
         run(data, out, **changes)
 
 
-def test_a_changed_picture_is_another_plan(data, out):
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_changed_picture_is_refused_by_its_name(data, out, finished):
+    """Catches features of another picture, and a message that names a digest only."""
     run(data, out)
+    if not finished:
+        (out / "fake" / "manifest.json").unlink()
     save_picture(picture_path(data, 5), 1000)
-    with pytest.raises(ShardError, match="images_sha256"):
+    picture_path(data, 7).unlink()
+    with pytest.raises(ShardError) as error:
+        run(data, out, max_failures="1")
+    assert "2 pictures are not those" in str(error.value)
+    assert "question 5, question (images/val/5/image.png): expected sha256" in str(error.value)
+    assert "question 7, question (images/val/7/image.png)" in str(error.value)
+    assert "found it is missing" in str(error.value)
+    assert (out / "fake" / "manifest.json").exists() == finished
+
+
+def test_added_and_removed_questions_are_named(data, out):
+    run(data, out, splits=("test",))
+    with pytest.raises(ShardError) as error:
         run(data, out)
+    assert "8 pictures are asked for now and were not: question 0, question" in str(error.value)
 
 
 def test_a_picture_that_returns_as_a_copy_needs_no_computing(data, out):
-    """The distinct pictures are the same: only the index is written anew."""
+    """Only the index is written anew. Catches a plan that the copy makes shorter."""
     content = picture_path(data, 2).read_bytes()
     picture_path(data, 5).unlink()
     run(data, out, max_failures="1")
@@ -373,8 +425,8 @@ def test_a_truncated_shard_is_made_again(data, out):
 
 
 def test_flipped_bits_are_found_before_the_manifest_is_written(data, out):
-    plan = plan_extraction(make_config(data, out), FakeEncoder())
-    for number in plan.pending():
+    plan = make_plan(make_config(data, out))
+    for number in begin_extraction(plan, FakeEncoder()):
         extract_shard(plan, number, FakeEncoder())
     path = plan.folder / "00001-of-00003.h5"
     content = bytearray(path.read_bytes())
@@ -387,14 +439,15 @@ def test_flipped_bits_are_found_before_the_manifest_is_written(data, out):
 
 def test_a_picture_that_changes_meanwhile_stops_the_run(data, out):
     """Catches features filed under the digest of another picture."""
-    plan = plan_extraction(make_config(data, out), FakeEncoder())
+    plan = make_plan(make_config(data, out))
+    begin_extraction(plan, FakeEncoder())
     save_picture(picture_path(data, 0), 1000)
     with pytest.raises(ExtractionError, match="has changed"):
         extract_shard(plan, 0, FakeEncoder())
     picture_path(data, 0).unlink()
     with pytest.raises(ExtractionError, match="has changed"):
         extract_shard(plan, 0, FakeEncoder())
-    assert not plan.folder.exists()
+    assert shard_bytes(plan.folder) == {}
 
 
 def fail_to_read(monkeypatch, failing):
@@ -420,13 +473,14 @@ def test_a_failing_disk_changes_no_plan(data, out, monkeypatch):
 
 def test_a_failing_disk_is_no_changed_picture(data, out, monkeypatch):
     """Only an OSError makes the flow try the shard again."""
-    plan = plan_extraction(make_config(data, out), FakeEncoder())
+    plan = make_plan(make_config(data, out))
+    begin_extraction(plan, FakeEncoder())
     with monkeypatch.context() as patch:
         fail_to_read(patch, picture_path(data, 0))
         with pytest.raises(OSError, match=r"Input/output error: .*0/image\.png"):
             extract_shard(plan, 0, FakeEncoder())
-    assert not plan.folder.exists()
-    assert extract_shard(plan, 0, FakeEncoder()).rows == 5
+    assert shard_bytes(plan.folder) == {}
+    assert extract_shard(plan, 0, FakeEncoder()).shard.rows == 5
 
 
 @pytest.mark.parametrize(
@@ -435,9 +489,10 @@ def test_a_failing_disk_is_no_changed_picture(data, out, monkeypatch):
 def test_features_that_are_not_finite_name_the_picture_and_leave_nothing(
     data, out, factor, message
 ):
-    with pytest.raises(ShardError, match=rf"train/0/image\.png.*{message}"):
+    with pytest.raises(ShardError, match=rf"train/\d/image\.png.*{message}"):
         run(data, out, FakeEncoder(factor=factor))
-    assert [path.name for path in (out / "fake").iterdir()] == [".lock"]
+    assert shard_bytes(out / "fake") == {}
+    assert run(data, out, dtype="float32").num_distinct == 12  # as the message advises
 
 
 def test_an_encoder_that_breaks_its_promise_is_an_error(data, out):
@@ -473,17 +528,17 @@ def test_questions_without_pictures_are_an_explained_error(tmp_path, out):
 
 
 def test_folder_name_of_a_hub_model(data, out):
-    plan = plan_extraction(make_config(data, out, name="hf:org/some model"), FakeEncoder())
+    plan = make_plan(make_config(data, out, name="hf:org/some model"))
     assert plan.folder == out / "hf-org-some-model"
 
 
 def test_default_shards_hold_1024_rows(data, out):
-    plan = plan_extraction(make_config(data, out, shard_size=None), FakeEncoder())
+    plan = make_plan(make_config(data, out, shard_size=None))
     assert plan.key.shard_size == 1024
     big = FakeEncoder()
     big.describe = lambda: FakeEncoder().describe() | {"num_patches": 145, "feature_dim": 1024}
-    plan = plan_extraction(make_config(data, out, shard_size=None), big)
-    assert plan.key.shard_size == 903
+    plan = make_plan(make_config(data, out, shard_size=None), big)
+    assert plan.key.shard_size == 512  # 903 rows are 256 MiB
 
 
 def test_tables_are_written_once(data, out):

@@ -55,6 +55,8 @@ def make_spec(num_patches, feature_dim, **changes):
                 {"step": "normalize"},
             ],
             "precision": "fp32",
+            "precision_error": None,
+            "backend": "torch",
             "num_patches": num_patches,
             "feature_dim": feature_dim,
             "grid": None,

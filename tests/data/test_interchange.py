@@ -209,6 +209,7 @@ def test_what_an_import_says_of_itself(tmp_path):
         "layer": "unknown",
         "preprocessing": [imported | {"layout": "npy (rows, patches, features)"}],
         "precision": "unknown",
+        "backend": "unknown",
         "versions": {},
         "data_licence": "unknown",
     }

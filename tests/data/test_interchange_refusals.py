@@ -178,7 +178,7 @@ def test_other_pictures_into_the_same_folder_are_refused(tmp_path):
     data = make_data(tmp_path / "data")
     import_array(make_rows(5)[0], tmp_path, shard_size=2, data=data)
     picture_path(data, 1).write_bytes(picture_path(data, 2).read_bytes())
-    with pytest.raises(ShardError, match="images_sha256"):
+    with pytest.raises(ShardError, match="request_sha256"):
         import_array(make_rows(5)[0], tmp_path, shard_size=2, data=data)
 
 

@@ -303,10 +303,10 @@ def test_a_shard_all_of_whose_pictures_failed_has_a_commit_record_only(features)
 
 def test_a_commit_record_that_contradicts_the_manifest_is_found(features):
     commit = read_commit(features / f"{FIRST}.json")
-    write_commit(features, replace(commit, plan=replace(commit.plan, batch_size=4)))
+    write_commit(features, replace(commit, plan=replace(commit.plan, shard_size=9)))
     ((file, message),) = problems_of(features)
     assert file == f"{FIRST}.json"
-    assert "batch_size: expected 2, found 4" in message
+    assert "shard_size: expected 4, found 9" in message
     write_commit(features, commit)
     write_commit(features, replace(commit, shard=replace(commit.shard, file="00002-of-00002.h5")))
     ((file, message),) = problems_of(features)

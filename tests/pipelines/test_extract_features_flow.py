@@ -188,16 +188,16 @@ def test_too_many_failures_fail_the_run_and_say_what_to_do(prefect_server, damag
 
 def test_failed_shard_does_not_stop_the_others(prefect_server, sample, tmp_path, monkeypatch):
     """An error of the disk is tried again, another one is not; both are of one shard only."""
-    calls, plans = [], []
+    calls, scans = [], []
 
-    def plan_extraction(*arguments):
-        plans.append(arguments)
-        if len(plans) == 1:
+    def scan_source(*arguments):
+        scans.append(arguments)
+        if len(scans) == 1:
             raise OSError("the disk was busy")
-        return plan(*arguments)
+        return scan(*arguments)
 
-    plan = extraction.plan_extraction
-    monkeypatch.setattr(extraction, "plan_extraction", plan_extraction)
+    scan = extraction.scan_source
+    monkeypatch.setattr(extraction, "scan_source", scan_source)
 
     def extract_shard(plan, number, *rest):
         calls.append(number)
@@ -225,7 +225,7 @@ def test_failed_shard_does_not_stop_the_others(prefect_server, sample, tmp_path,
 def test_explained_error_is_the_message_of_the_run(prefect_server, tmp_path, caplog):
     state = run(tmp_path / "nowhere", tmp_path)
     assert state.is_failed()
-    assert f"{tmp_path / 'nowhere' / 'problems.json'} does not exist" in state.message
+    assert f"{tmp_path / 'nowhere'} does not exist" in state.message
     logged = [record for record in caplog.records if record.getMessage() == state.message]
     assert [record.levelname for record in logged] == ["ERROR"]
 
@@ -245,7 +245,7 @@ def refusal(parameters):
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"encoder": "resnet"},
+        {"encoder": "vgg"},
         {"encoder": "hf:"},
         {"shard_size": 0},
         {"batch_size": 0},

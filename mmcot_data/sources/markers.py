@@ -1,0 +1,20 @@
+"""What the layouts of data sets are recognised by."""
+
+from typing import Final
+
+__all__ = ["DATASET_DICT", "DATASET_STATE", "PARQUET_SUFFIXES", "PICTURE_SUFFIXES", "PROBLEMS"]
+
+PROBLEMS: Final = "problems.json"
+"""In a folder of ScienceQA's layout."""
+DATASET_DICT: Final = "dataset_dict.json"
+"""In a folder of splits that Hugging Face's library saved."""
+DATASET_STATE: Final = "state.json"
+"""In the folder of each dataset that it saved."""
+PARQUET_SUFFIXES: Final = (".parquet", ".pq")
+PICTURE_SUFFIXES: Final = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    *(".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".jp2", ".jxl"),
+)
+"""What is listed as a picture, in upper or lower case. Those of the last line can't be decoded:
+they are listed so that they are counted as failures, not left out in silence."""
