@@ -1,6 +1,7 @@
 """`make bench`: all tables, one after the other."""
 
-from benchmarks import store
+from benchmarks import extract, store
 
 if __name__ == "__main__":
     store.main([])
+    extract.main(["--encoder", "clip", "--encoder", "detr", "--num", "24", "--rounds", "3"])

@@ -105,6 +105,8 @@ def write_set(folder: Path, rows: Rows, container: Container) -> None:
         layer="none",
         preprocessing=[],
         precision="fp32",
+        precision_error=None,
+        backend="none",
         num_patches=P,
         feature_dim=D,
         grid=None,
@@ -115,9 +117,8 @@ def write_set(folder: Path, rows: Rows, container: Container) -> None:
     plan = PlanKey(
         format=container,
         num_images=rows.num_rows,
-        images_sha256="",
+        request_sha256="",
         shard_size=rows.shard_size,
-        batch_size=0,
     )
     blocks = rows.shards()
     files = shard_files(plan)

@@ -151,7 +151,7 @@ def extract_features(
     precision: Precision | Literal["auto"] = "fp32",
     backend: Backend = "torch",
     device: str = "auto",
-    batch_size: _Count = 8,
+    batch_size: _Count | None = None,
     pad_to: _Count = 1,
     layout: Layout = "auto",
     id_column: str | None = None,
@@ -168,7 +168,7 @@ def extract_features(
     Interrupted, killed or failed, a new run with the same parameters continues.
 
     Args:
-        encoder: detr, clip, vit, tiny (needs no download) or hf:<model id>.
+        encoder: detr, clip, vit, clip-rn101, resnet, tiny (needs no download) or hf:<model id>.
         data: Data set in ScienceQA's layout, folder of pictures, parquet file or folder, or folder
             written by Hugging Face datasets; relative to the checkout.
         out: Artifact root; the feature set becomes a folder in it. Relative to the checkout.
@@ -181,7 +181,7 @@ def extract_features(
         precision: Of the computation; auto takes the fastest within 1e-2 of fp32.
         backend: What runs the model: torch, compile (torch.compile) or openvino.
         device: auto, cpu, cuda, cuda:1, …
-        batch_size: Pictures encoded together.
+        batch_size: Pictures encoded together; empty means 8 on a CPU, 64 on a GPU.
         pad_to: 1, or 32 for fuller batches of DETR on a GPU.
         layout: What data is; auto looks at it.
         id_column: Of a table of pictures: what identifies them.

@@ -120,7 +120,10 @@ def _add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
     )
     speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     speed.add_argument(
-        "--batch-size", type=int, default=8, help="pictures encoded together (default: %(default)s)"
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="pictures encoded together (default: 8 on a CPU, 64 on a GPU)",
     )
     speed.add_argument(
         "--pad-to",

@@ -3,8 +3,11 @@
 Shape suffixes: B = batch, C = channels, H, W = pixels, P = patches, D = feature width.
 """
 
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final, cast
 
@@ -64,6 +67,7 @@ class OpenvinoBackend:
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # threads that decode pictures share the cores
         }
         request = self._core.compile_model(self._model, "CPU", settings).create_infer_request()
 
@@ -76,8 +80,7 @@ class OpenvinoBackend:
     def _translate(self, size: tuple[int, int]) -> Any:
         pixels_BCHW = torch.zeros(1, 3, *size)
         any_shape = self._openvino.PartialShape([-1, 3, -1, -1])
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of torch.jit.trace: what it says is checked below
+        with _quiet(), torch.inference_mode():
             try:
                 model = self._openvino.convert_model(
                     self._module, example_input=pixels_BCHW, input=[any_shape]
@@ -107,6 +110,24 @@ class OpenvinoBackend:
         name = type(self._module.model).__name__
         reason = " ".join(reason.split())
         return EncoderError(f"OpenVINO cannot run {name} ({reason:.400}): use the backend torch")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back warnings on what is checked or has no meaning here.
+
+    torch warns of tracing; transformers of a loss function, which OpenVINO comes across when it
+    looks through a model.
+    """
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _import_openvino() -> Any:

@@ -43,8 +43,9 @@ class ExtractionConfig:
     """Of the stored features."""
     shard_size: int | None = None
     """Pictures in a shard; None gives shards of 256 MiB at most, and of 1,024 pictures at most."""
-    batch_size: int = 8
-    """Pictures encoded together; fewer where they are more elongated than 2:1."""
+    batch_size: int | None = None
+    """Pictures encoded together, fewer where they are more elongated than 2:1; None is 8 on a CPU
+    and 64 on a GPU."""
     pad_to: int = 1
     """1 encodes only pictures of equal input size together. A multiple of 32 makes fuller batches
     for DETR: input sizes that are equal when rounded up to it share a batch."""

@@ -157,11 +157,10 @@ def _decode_ahead(
     """What becomes of each picture, in the order of the visits; threads decode the next ones."""
     queue: deque[tuple[_Visit, Future[tuple[DecodedImage, ...]]]] = deque()
     for shards in groups:
-        configs = [shard.plan.config for shard in shards]
-        num_ahead = max(min_ahead, *(2 * config.batch_size for config in configs))
+        num_ahead = max(min_ahead, *(2 * shard.plan.batch_size for shard in shards))
+        alpha = shards[0].plan.config.encoder.alpha
         for visit in _visits(shards):
             encoders = [shard.encoder for shard, _ in visit.targets]
-            alpha = configs[0].encoder.alpha
             queue.append((visit, decoders.submit(decode_image, visit.image, encoders, alpha)))
             if len(queue) > num_ahead:
                 oldest, future = queue.popleft()

@@ -31,9 +31,13 @@ __all__ = [
     "ExtractionPlan",
     "PlannedShard",
     "distinct_images",
+    "find_batch_size",
     "plan_extraction",
     "usable_size",
 ]
+
+
+_BATCH_SIZE_CPU, _BATCH_SIZE_GPU = 8, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,8 @@ class ExtractionPlan:
     config: ExtractionConfig
     folder: Path
     """The feature set."""
+    batch_size: int
+    """Pictures encoded together."""
     spec: FeatureSpec
     key: PlanKey
     request_sha256: str
@@ -118,6 +124,7 @@ def plan_extraction(
     return ExtractionPlan(
         config=config,
         folder=folder,
+        batch_size=find_batch_size(config, encoder),
         spec=spec,
         key=key,
         request_sha256=digest_json(
@@ -167,11 +174,18 @@ def _plan_shards(
         batches = plan_batches(
             [usable_size(image) for image in part],
             encoder.input_size,
-            batch_size=config.batch_size,
+            batch_size=find_batch_size(config, encoder),
             pad_to=config.pad_to if encoder.pads else 1,
         )
         shards.append(PlannedShard(file=file, images=part, batches=batches))
     return tuple(shards)
+
+
+def find_batch_size(config: ExtractionConfig, encoder: Encoder) -> int:
+    """Pictures encoded together: as asked for, or what suits the device."""
+    if config.batch_size is not None:
+        return config.batch_size
+    return _BATCH_SIZE_CPU if encoder.environment()["device"] == "cpu" else _BATCH_SIZE_GPU
 
 
 def usable_size(image: ScannedImage) -> tuple[int, int] | None:

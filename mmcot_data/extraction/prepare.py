@@ -14,6 +14,7 @@ from mmcot_data.extraction.decode import decode_image
 from mmcot_data.extraction.plan import (
     ExtractionPlan,
     distinct_images,
+    find_batch_size,
     plan_extraction,
     usable_size,
 )
@@ -100,7 +101,7 @@ def _first_batch(
 ) -> torch.Tensor | None:
     """Prepared pictures (B, C, H, W) of the first batch that has one which can be decoded."""
     sizes = [usable_size(image) for image in images]
-    batches = plan_batches(sizes, encoder.input_size, batch_size=config.batch_size)
+    batches = plan_batches(sizes, encoder.input_size, batch_size=find_batch_size(config, encoder))
     for batch in batches:
         decoded = [
             decode_image(images[position], [encoder], config.encoder.alpha)[0]

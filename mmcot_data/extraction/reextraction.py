@@ -206,12 +206,14 @@ def _find_picture(row: DrawnRow, data: Path) -> SourceImage:
             f"index.parquet does not say which picture the features of {row.name} were made of: "
             "they can't be extracted anew; `mmcot-data import --data` would have noted it"
         )
-    return SourceImage(
-        question_id=row.question_ids[0],
-        role=row.role,
-        file=row.file,
-        stored=open_stored(data, row.file),
-    )
+    try:
+        stored = open_stored(data, row.file)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{data} has no {row.file}, the picture of {row.name}: give the data set of the "
+            "extraction, as the folder or file that was given then"
+        ) from error
+    return SourceImage(question_id=row.question_ids[0], role=row.role, file=row.file, stored=stored)
 
 
 def _compare_file(row: DrawnRow, image: ScannedImage) -> ComparedRow | None:

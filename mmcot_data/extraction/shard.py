@@ -154,11 +154,10 @@ class ShardInProgress:
         self.num_done += 1
 
     def _made_by(self) -> dict[str, Any]:
-        config = self.plan.config
         return {
             "mmcot": version("mmcot"),
-            "batch_size": config.batch_size,
-            "pad_to": config.pad_to,
+            "batch_size": self.plan.batch_size,
+            "pad_to": self.plan.config.pad_to,
             **self.encoder.environment(),
         }
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal, cast, get_args
 
 from mmcot_data.encoders import ENCODERS, load_encoder
@@ -51,17 +52,24 @@ def load_spec_encoder(
         SpecMismatchError: If what is found makes other features; lists what differs.
     """
     config = find_config(spec, model=model, device=device)
-    failures: list[EncoderError | SpecMismatchError] = []
+    expected = spec.to_json()["preprocessing"]
+    mismatches: list[SpecMismatchError] = []
+    refusals: list[EncoderError] = []
     for way in _likely_first(spec.preprocessing):
         try:
             encoder = load_encoder(replace(config, preprocessing=way))
-            check_encoder(encoder, spec)
-        except (EncoderError, SpecMismatchError) as error:
-            failures.append(error)
-        else:
+        except EncoderError as error:
+            if error.__cause__ is not None:  # a library can't load it, whatever the preprocessing
+                raise
+            refusals.append(error)
+            continue
+        mismatch = _find_mismatch(encoder, spec)
+        if mismatch is None:
             return encoder
-    mismatches = [error for error in failures if isinstance(error, SpecMismatchError)]
-    raise [*mismatches, *failures][0]
+        if _describe(encoder)["preprocessing"] == expected:
+            raise mismatch
+        mismatches.append(mismatch)
+    raise [*mismatches, *refusals][0]
 
 
 def find_config(
@@ -122,20 +130,9 @@ def check_encoder(encoder: Encoder, spec: FeatureSpec) -> None:
     Raises:
         SpecMismatchError: Lists what differs.
     """
-    expected, found = spec.to_json(), _describe(encoder)
-    if found["precision"] == _REPLACED.get(spec.precision):
-        expected["precision"] = found["precision"]
-    differences = [
-        line
-        for name in _MUST_BE_EQUAL
-        for line in list_differences(expected[name], found[name], name)
-    ]
-    if differences:
-        advice = "; --model FOLDER takes another model" if _has_other_weights(differences) else ""
-        raise SpecMismatchError(
-            f"the encoder {encoder.name} of {found['model_id']} makes other features than those "
-            f"of this feature set{advice}. What differs:\n  " + "\n  ".join(differences)
-        )
+    mismatch = _find_mismatch(encoder, spec)
+    if mismatch is not None:
+        raise mismatch
 
 
 def list_changes(encoder: Encoder, spec: FeatureSpec) -> list[str]:
@@ -155,14 +152,27 @@ def list_changes(encoder: Encoder, spec: FeatureSpec) -> list[str]:
     return changes
 
 
+def _find_mismatch(encoder: Encoder, spec: FeatureSpec) -> SpecMismatchError | None:
+    expected, found = spec.to_json(), _describe(encoder)
+    if found["precision"] == _REPLACED.get(spec.precision):
+        expected["precision"] = found["precision"]
+    differences = {
+        name: list_differences(expected[name], found[name], name) for name in _MUST_BE_EQUAL
+    }
+    lines = list(chain.from_iterable(differences.values()))
+    if not lines:
+        return None
+    advice = "; --model FOLDER takes another model" if differences["weights_sha256"] else ""
+    return SpecMismatchError(
+        f"the encoder {encoder.name} with the model {found['model_id']} makes other features than "
+        f"those of this feature set{advice}. What differs:\n  " + "\n  ".join(lines)
+    )
+
+
 def _describe(encoder: Encoder) -> dict[str, Any]:
     """An encoder's description as it is after it was written and read as JSON."""
     description: dict[str, Any] = json.loads(json.dumps(encoder.describe()))
     return description
-
-
-def _has_other_weights(differences: Sequence[str]) -> bool:
-    return any(line.startswith("weights_sha256:") for line in differences)
 
 
 def _find_resizer(steps: Sequence[Any]) -> Resizer:

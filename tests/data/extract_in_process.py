@@ -2,6 +2,7 @@
 
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from fake_encoder import FakeEncoder
@@ -18,8 +19,17 @@ class SlowEncoder(FakeEncoder):
         return super().encode(pixels_BCHW)
 
 
-def main(data: Path, out: Path, batch_size: int, container: str, results: Connection) -> None:
+def main(
+    data: Path,
+    out: Path,
+    batch_size: int,
+    container: str,
+    results: Connection,
+    barrier: Barrier | None,
+) -> None:
     """Extract, and send the pictures made by this process, those encoded by it, and all rows."""
+    if barrier is not None:
+        barrier.wait(60)
     config = ExtractionConfig(
         data=data,
         out=out,

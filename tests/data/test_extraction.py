@@ -517,6 +517,11 @@ def test_splits_restrict_the_pictures(data, out):
         run(data, out, splits=("test",))
 
 
+def test_an_unknown_split_is_refused_with_those_that_are_known(data, out):
+    with pytest.raises(DataError, match=r"dev.*minitrain"):
+        run(data, out, splits=("dev",))
+
+
 def test_questions_without_pictures_are_an_explained_error(tmp_path, out):
     problems = json.loads(((make_data(tmp_path)) / "problems.json").read_text())
     for problem in problems.values():
@@ -568,7 +573,9 @@ def test_an_artifact_root_of_other_questions_is_refused(data, out, tmp_path):
     [
         {"format": "npy"},
         {"dtype": "bfloat16"},
-        {"splits": ("dev",)},
+        {"layout": "zip"},
+        {"pad_to": 16},
+        {"pad_to": 0},
         {"shard_size": 0},
         {"batch_size": 0},
         {"max_failures": "-1"},

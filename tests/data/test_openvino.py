@@ -109,9 +109,11 @@ def test_detr_takes_pictures_of_any_size(tmp_path, dc5):
 
 
 @needs_openvino
-def test_nothing_is_reported_to_openvinos_makers(folder):
+def test_nothing_is_reported_to_openvinos_makers_or_on_the_screen(folder, caplog, capfd):
     clip(folder)
     assert "openvino_telemetry" not in sys.modules
+    assert [record.getMessage() for record in caplog.records] == []
+    assert capfd.readouterr().err == ""
 
 
 @needs_openvino
