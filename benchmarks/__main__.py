@@ -4,4 +4,4 @@ from benchmarks import extract, store
 
 if __name__ == "__main__":
     store.main([])
-    extract.main(["--encoder", "clip", "--encoder", "detr", "--num", "24", "--rounds", "3"])
+    extract.main(["--encoder", "clip", "--encoder", "detr", "--num", "16", "--rounds", "3"])

@@ -25,8 +25,13 @@ def measure_batches(
     budget: Budget, request: Request, precisions: Sequence[Precision | Literal["auto"]]
 ) -> None:
     """Compare equal pictures, and pictures padded to one size, with each of them alone."""
+    measured = set()
     for precision in precisions:
         encoder = load_ours(request, precision).encoder
+        chosen = encoder.describe()["precision"]
+        if chosen in measured:
+            continue
+        measured.add(chosen)
         pictures = _of_different_sizes(encoder, request.pictures.paths)
         alone_BPD = torch.cat([encoder.start(item[None])() for item in pictures])
         cases = {"equal size": (_equal(encoder, pictures[0]), alone_BPD[:1])}
@@ -40,7 +45,7 @@ def measure_batches(
             budget.emit(
                 "batch against single pictures",
                 encoder=request.model.encoder,
-                precision=encoder.describe()["precision"],
+                precision=chosen,
                 case=case,
                 sizes=[list(item.shape[1:]) for item in pictures],
                 relative_error=float(f"{difference_BPD.norm() / norm:.2e}"),

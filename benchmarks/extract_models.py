@@ -83,8 +83,12 @@ class Model:
         return T.Compose([resize, crop, *as_input])
 
     def normalize(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Input of the model from uint8 pixels."""
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in _MEANS_AND_STDS[self.encoder])
+        """Input of the model from uint8 pixels, on their device."""
+        device = pixels_BCHW.device
+        mean, std = (
+            torch.tensor(values, device=device).view(-1, 1, 1)
+            for values in _MEANS_AND_STDS[self.encoder]
+        )
         return pixels_BCHW.float().div(255).sub(mean).div(std)
 
 

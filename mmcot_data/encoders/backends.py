@@ -116,6 +116,8 @@ class CompileBackend(TorchBackend):
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         super().__init__(module, device, pads=False)
+        # torch's compiler reads TF32's older switches, and torch forbids that beside the new ones.
+        self.precisions = tuple(p for p in self.precisions if p != "tf32")
 
     def at(self, precision: Precision) -> Forward:
         """The model at a precision; the first batch of each shape is slow, it compiles.

@@ -81,7 +81,9 @@ class TinyViT(nn.Module):
             pixel_values: Normalised pixels (B, 3, 112, 112).
         """
         patches_BPD = self.embed(pixel_values).flatten(2).transpose(1, 2)
-        tokens_BPD = torch.cat([self.class_token.expand(len(patches_BPD), -1, -1), patches_BPD], 1)
+        tokens_BPD = torch.cat(
+            [self.class_token.expand(patches_BPD.shape[0], -1, -1), patches_BPD], 1
+        )
         hidden_BPD = tokens_BPD + self.positions
         for layer in self.layers:
             hidden_BPD = layer(hidden_BPD)

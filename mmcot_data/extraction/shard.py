@@ -4,7 +4,7 @@ Shape suffixes: N = pictures, B = batch, C = channels, H, W = pixels, P = patche
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -22,7 +22,7 @@ from mmcot_data.shards.manifest import FailedImage, ShardCommit, commit_path, wr
 from mmcot_data.shards.schema import ShardRecord
 from mmcot_data.shards.writer import cast_features, write_shard
 
-__all__ = ["ReadyBatch", "ShardInProgress"]
+__all__ = ["ReadyBatch", "ShardInProgress", "stack_pictures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class ShardInProgress:
             batch = self._batches.popleft()
             positions = tuple(p for p in batch.positions if p in self._prepared)
             if positions:
-                yield _stack(batch, positions, [self._prepared.pop(p) for p in positions])
+                pixels = [self._prepared.pop(position) for position in positions]
+                yield ReadyBatch(positions, *stack_pictures(pixels, batch))
 
     def store(self, positions: tuple[int, ...], features_BPD: torch.Tensor) -> None:
         """Take the features of pictures.
@@ -162,14 +163,20 @@ class ShardInProgress:
         }
 
 
-def _stack(batch: Batch, positions: tuple[int, ...], pixels: list[torch.Tensor]) -> ReadyBatch:
-    """The pictures in channels_last, which is how they lie in memory already."""
+def stack_pictures(
+    pixels: Sequence[torch.Tensor], batch: Batch
+) -> tuple[torch.Tensor, list[tuple[int, int]] | None]:
+    """Put prepared pictures (C, H, W) together as an encoder takes them.
+
+    Returns:
+        The pictures (B, C, H, W) in channels_last, padded at the right and bottom to the batch's
+        size; and the (height, width) of each without padding, None if none is padded.
+    """
     sizes = [(int(item.shape[1]), int(item.shape[2])) for item in pixels]
     if all(size == (batch.height, batch.width) for size in sizes):
-        pixels_BHWC = torch.stack([item.permute(1, 2, 0) for item in pixels])
-        return ReadyBatch(positions, pixels_BHWC.permute(0, 3, 1, 2), None)
+        return torch.stack([item.permute(1, 2, 0) for item in pixels]).permute(0, 3, 1, 2), None
     shape = (len(pixels), batch.height, batch.width, len(pixels[0]))
     pixels_BHWC = pixels[0].new_zeros(shape)
     for item, padded_HWC, (height, width) in zip(pixels, pixels_BHWC, sizes, strict=True):
         padded_HWC[:height, :width] = item.permute(1, 2, 0)
-    return ReadyBatch(positions, pixels_BHWC.permute(0, 3, 1, 2), sizes)
+    return pixels_BHWC.permute(0, 3, 1, 2), sizes
