@@ -48,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = list_pictures(arguments.pictures or _draw_sample(folder / "sample"))
-        if not found:
-            raise SystemExit(f"{arguments.pictures} holds no pictures")
         pictures = choose_pictures(found, arguments.num, folder / "pictures")
         report["pictures"] = _describe(pictures)
         for encoder in arguments.encoder:

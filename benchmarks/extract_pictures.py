@@ -63,6 +63,9 @@ def choose_pictures(found: Sequence[Path], num: int, folder: Path) -> Pictures:
 
     A picture is left out if Multimodal-CoT's way of decoding gives other pixels than ours: then
     features differ for a reason that has nothing to do with how they were computed.
+
+    Raises:
+        SystemExit: If none is left.
     """
     order = list(found)
     random.Random(0).shuffle(order)
@@ -77,6 +80,10 @@ def choose_pictures(found: Sequence[Path], num: int, folder: Path) -> Pictures:
             continue
         paths.append(folder / f"{len(paths):05d}{path.suffix.lower()}")
         shutil.copyfile(path, paths[-1])
+    if not paths:
+        raise SystemExit(
+            f"no pictures to measure with: {len(order)} found, {num_left_out} left out"
+        )
     return Pictures(folder, tuple(paths), num_left_out)
 
 

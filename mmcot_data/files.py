@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 
@@ -42,7 +43,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         DiskFullError: If the disk, the quota or the limit of a file's size is too small.
         OSError: If writing fails for another reason.
     """
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

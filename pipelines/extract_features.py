@@ -34,7 +34,6 @@ from pipelines import artifacts
 __all__ = ["extract_features"]
 
 _Encoder = Annotated[str, Field(pattern=f"^({'|'.join(ENCODERS)}|hf:.+)$")]
-_Split = Literal["train", "val", "test", "trainval", "minitrain", "minival", "minitest"]
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _Failures = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$|^\d+$")]
 
@@ -157,7 +156,7 @@ def extract_features(
     id_column: str | None = None,
     image_column: str | None = None,
     licence: str | None = None,
-    splits: tuple[_Split, ...] = (),
+    splits: tuple[str, ...] = (),
     max_failures: _Failures = "1%",
     format: Container = "hdf5",
     dtype: StorageDtype = "float16",
@@ -236,7 +235,11 @@ def _extract(config: ExtractionConfig) -> ExtractionSummary:
     _write_question_tables(config)
     _plan_shards(config)
     plan, encoder = _plan(config)
-    work = _remaining_work(plan, extraction.begin_extraction(plan, encoder))
+    with extraction.begin_extraction(plan, encoder) as pending:
+        return _make_shards(config, plan, _remaining_work(plan, pending))
+
+
+def _make_shards(config: ExtractionConfig, plan: ExtractionPlan, work: _Work) -> ExtractionSummary:
     get_run_logger().info(
         "%s: %d of %d shards are to be made, %d of %d pictures",
         plan.folder,

@@ -41,7 +41,8 @@ which rows and questions it concerns, and what to do. Exit code 0: no problem, 1
 Checksums tell that features are what was written. --reextract tells that they are what the pictures
 give: it loads the encoder that manifest.json describes, compares its weights and preprocessing, and
 extracts random rows of all shards anew. Other versions of libraries and other devices are noted,
-not refused; a difference that rounding can't explain is a problem.
+not refused; a difference that rounding can't explain is a problem. So is a model that isn't there;
+that imported features can't be extracted anew is noted.
 """
 
 
@@ -95,9 +96,9 @@ def _run(arguments: argparse.Namespace) -> int:
         problems, notes = list(found.problems), list(found.notes)
         anew = None
         if arguments.reextract is not None:
-            more, anew = _reextract(arguments, path, found)
-            problems += more
-            notes += [] if anew is None else anew.notes
+            more_problems, more_notes, anew = _reextract(arguments, path, found)
+            problems += more_problems
+            notes += more_notes
         num_problems += len(problems)
         records.append(
             asdict(found)
@@ -128,14 +129,15 @@ def _check_usage(arguments: argparse.Namespace) -> None:
 
 def _reextract(
     arguments: argparse.Namespace, path: str, found: "VerificationReport"
-) -> tuple[list["Finding"], "ReextractionReport | None"]:
-    """Problems, and what was found; nothing is if the feature set is damaged."""
+) -> tuple[Sequence["Finding"], Sequence["Finding"], "ReextractionReport | None"]:
+    """Problems, notes, and what was found; nothing is if the feature set is damaged."""
     from mmcot_data.extraction.reextraction import reextract_features
+    from mmcot_data.extraction.spec_encoder import NotReextractableError
     from mmcot_data.shards.shard_verification import Finding
 
     if found.problems:
         print("  no rows were extracted anew: repair the problems first")
-        return [], None
+        return [], [], None
     start = time.perf_counter()
     try:
         with progress_bar(f"{path}, anew", "rows") as report:
@@ -149,11 +151,14 @@ def _reextract(
                 on_progress=report,
             )
     except (DataError, EncoderError, ExtractionError, ShardError) as error:
-        problem = Finding(file="manifest.json", message=f"no rows were extracted anew: {error}")
-        _print_finding("PROBLEM", problem)
-        return [problem], None
+        finding = Finding(file="manifest.json", message=f"no rows were extracted anew: {error}")
+        if isinstance(error, NotReextractableError):
+            _print_finding("note", finding)
+            return [], [finding], None
+        _print_finding("PROBLEM", finding)
+        return [finding], [], None
     _print_reextraction(anew, time.perf_counter() - start)
-    return list(anew.problems), anew
+    return anew.problems, anew.notes, anew
 
 
 def _without_findings(anew: "ReextractionReport") -> dict[str, Any]:

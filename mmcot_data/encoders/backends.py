@@ -3,7 +3,7 @@
 Shape suffixes: B = batch, C = channels, H, W = pixels, P = patches, D = feature width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +20,6 @@ __all__ = [
     "Forward",
     "RunnableModel",
     "TorchBackend",
-    "as_patches",
 ]
 
 Forward = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -70,7 +69,7 @@ class FeatureModule(nn.Module):
         """float32 features (B, P, D)."""
         padding = {} if sizes_B2 is None else {"sizes_B2": sizes_B2}
         output = self.model(pixel_values=pixels_BCHW, **padding)
-        return as_patches(output.last_hidden_state).float()
+        return _as_patches(output.last_hidden_state).float()
 
 
 class TorchBackend:
@@ -109,6 +108,10 @@ class TorchBackend:
 class CompileBackend(TorchBackend):
     """A module compiled by torch, for each shape of its input; on GPUs with CUDA graphs.
 
+    Few shapes occur. A batch that is smaller than an earlier one of the same picture size is
+    filled up with a picture of its own, whose features are dropped; a larger one is filled up to a
+    power of two. So the first, full batch of a data set computes nothing in vain.
+
     Args:
         module: The model, as ``FeatureModule`` takes it; it is moved to the device.
         device: Where it computes.
@@ -122,8 +125,8 @@ class CompileBackend(TorchBackend):
     def at(self, precision: Precision) -> Forward:
         """The model at a precision; the first batch of each shape is slow, it compiles.
 
-        The function raises an EncoderError for the ninth shape, and if torch can't compile the
-        model in one piece: nothing runs uncompiled.
+        The function raises an EncoderError for the ninth shape, which takes several picture sizes,
+        and if torch can't compile the model in one piece: nothing runs uncompiled.
         """
         is_cuda = self._device.type == "cuda"
         compiled: Any = torch.compile(
@@ -133,20 +136,19 @@ class CompileBackend(TorchBackend):
             mode="reduce-overhead" if is_cuda else None,
         )
         compiler: Any = torch.compiler
-        shapes: set[torch.Size] = set()
+        shapes = _BatchShapes()
 
         def forward(pixels_BCHW: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
-            shapes.add(pixels_BCHW.shape)
-            if len(shapes) > _MAX_SHAPES:
-                raise EncoderError(
-                    f"the backend compile compiles the model for each shape of a batch, found "
-                    f"{len(shapes)}, expected at most {_MAX_SHAPES}: use the backend torch"
-                )
+            batch_size = len(pixels_BCHW)
+            missing = shapes.find_batch_size(pixels_BCHW.shape) - batch_size
             with computing(self._device, precision):
+                if missing:
+                    repeated = pixels_BCHW[-1:].expand(missing, -1, -1, -1)
+                    pixels_BCHW = torch.cat([pixels_BCHW, repeated])
                 if is_cuda:
                     compiler.cudagraph_mark_step_begin()
                 pixels_BCHW = pixels_BCHW.contiguous(memory_format=torch.channels_last)
-                features_BPD = self._run(compiled, pixels_BCHW)
+                features_BPD = self._run(compiled, pixels_BCHW)[:batch_size]
                 # The next replay of a CUDA graph writes into the same memory.
                 return features_BPD.clone() if is_cuda else features_BPD
 
@@ -166,6 +168,37 @@ class CompileBackend(TorchBackend):
         return features_BPD
 
 
-def as_patches(features: torch.Tensor) -> torch.Tensor:
+class _BatchShapes:
+    """The shapes that a function is compiled for."""
+
+    def __init__(self) -> None:
+        self._largest: dict[tuple[int, ...], int] = {}
+        """Batch size by picture size."""
+        self._num_shapes = 0
+
+    def find_batch_size(self, shape_BCHW: Sequence[int]) -> int:
+        """The batch size to compute a batch with, at least its own.
+
+        Raises:
+            EncoderError: If that is one shape too many.
+        """
+        batch_size, *picture = shape_BCHW
+        largest = self._largest.get(tuple(picture))
+        if largest is not None and batch_size <= largest:
+            return largest
+        if self._num_shapes == _MAX_SHAPES:
+            raise EncoderError(
+                f"the backend compile compiles the model for each shape of a batch, found more "
+                f"than {_MAX_SHAPES} with {len(self._largest)} sizes of pictures: use the backend "
+                "torch"
+            )
+        if largest is not None:
+            batch_size = 1 << (batch_size - 1).bit_length()
+        self._num_shapes += 1
+        self._largest[tuple(picture)] = batch_size
+        return batch_size
+
+
+def _as_patches(features: torch.Tensor) -> torch.Tensor:
     """(B, P, D) as it is; of a map (B, D, h, w) the cells become patches, row by row."""
     return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features

@@ -33,7 +33,7 @@ class EncoderConfig:
     """
 
     name: str
-    """``detr``, ``clip``, ``vit``, ``tiny`` or ``hf:<model id>``."""
+    """``detr``, ``clip``, ``vit``, ``clip-rn101``, ``resnet``, ``tiny`` or ``hf:<model id>``."""
     model: str | None = None
     """Local folder or hub id that replaces the encoder's own model id."""
     revision: str | None = None
@@ -82,7 +82,8 @@ class Encoder(Protocol):
     def input_size(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) in pixels of the model's input for a picture of the given size.
 
-        Pictures are batched together only where this is equal, so that no padding is needed.
+        Pictures of equal input size are batched as they are; those of several sizes have to be
+        padded to one, which only an encoder that ``pads`` takes.
         """
         ...
 

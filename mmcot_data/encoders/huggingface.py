@@ -6,7 +6,7 @@ Shape suffixes: B = batch, C = channels, H, W = pixels, P = patches, D = feature
 import json
 import logging
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -21,15 +21,19 @@ from transformers import (
 
 from mmcot_data.encoders.base import Alpha, EncoderConfig
 from mmcot_data.encoders.model_encoder import ModelEncoder
+from mmcot_data.encoders.preprocessing import check_resized
 from mmcot_data.encoders.pretrained import Source, explained, find_source, load_model, read_config
+from mmcot_data.encoders.processor_sizes import find_sizes
 from mmcot_data.encoders.timm_models import LastHiddenState
 from mmcot_data.encoders.weights import draw_model
-from mmcot_data.errors import EncoderError
+from mmcot_data.errors import EncoderError, ImageError
 from mmcot_data.images import describe_decoding
 
 __all__ = ["ProcessorPreprocessing", "load"]
 
 logger = logging.getLogger(__name__)
+
+_SQUARE = (64, 64)
 
 
 class ProcessorPreprocessing:
@@ -43,20 +47,41 @@ class ProcessorPreprocessing:
     def __init__(self, processor: Any, alpha: Alpha = "white") -> None:
         self._processor = processor
         self._alpha = alpha
-        self._size = lru_cache(maxsize=None)(self._measure)
+        self._sizes = find_sizes(processor)
+        self._measured = lru_cache(maxsize=None)(self._measure)
 
     def output_size(self, width: int, height: int) -> tuple[int, int]:
-        """(height, width) of what the processor makes of a picture of the given size."""
-        return self._size(width, height)
+        """(height, width) of what the processor makes of a picture of the given size.
+
+        Told from the settings; where the processor's own code decides, an empty picture is tried,
+        once for each size. Of a picture that ``prepare`` refuses it is any size.
+        """
+        if self._sizes is None:
+            return self._measured(width, height)
+        rows, columns = self._sizes.output(height, width)
+        return max(rows, 1), max(columns, 1)
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """Normalised float32 pixels of shape (C, H, W).
 
         Raises:
+            ImageError: ``too_large`` if the picture is so narrow that resizing its shorter side
+                makes the longer one huge; ``unsupported`` if the processor refuses it.
             EncoderError: If the processor makes something else of a picture, such as a list of
                 patches or several tiles.
         """
-        pixels = self._processor(images=image, return_tensors="pt").get("pixel_values")
+        self._check_size(image.width, image.height)
+        return self._process(image)
+
+    def _process(self, image: Image.Image) -> torch.Tensor:
+        try:
+            pixels = self._processor(images=image, return_tensors="pt").get("pixel_values")
+        except ValueError as error:
+            raise ImageError(
+                "unsupported",
+                f"{type(self._processor).__name__} can't prepare a picture of {image.width} x "
+                f"{image.height} pixels: {error}",
+            ) from error
         if pixels is None or pixels.ndim != 4 or len(pixels) != 1:
             found = "no pixel_values" if pixels is None else f"shape {tuple(pixels.shape)}"
             raise EncoderError(
@@ -92,8 +117,25 @@ class ProcessorPreprocessing:
         is_pil = _implementation(self._processor) == "pil"
         return ("pillow", "transformers") if is_pil else ("pillow", "torchvision", "transformers")
 
+    def _check_size(self, width: int, height: int) -> None:
+        """An unknown processor may resize the shorter side to what a square picture gets."""
+        if self._sizes is not None:
+            check_resized((width, height), self._sizes.resized(height, width))
+            return
+        side, shorter = self._side_of_squares, min(width, height)
+        resized = side * height // shorter, side * width // shorter
+        check_resized((width, height), resized, is_certain=False)
+
+    @cached_property
+    def _side_of_squares(self) -> int:
+        return max(self._process(Image.new("RGB", _SQUARE)).shape[1:])
+
     def _measure(self, width: int, height: int) -> tuple[int, int]:
-        _, new_height, new_width = self.prepare(Image.new("RGB", (width, height))).shape
+        try:
+            self._check_size(width, height)
+            _, new_height, new_width = self._process(Image.new("RGB", (width, height))).shape
+        except ImageError:  # prepare() will raise it, too
+            return height, width
         return new_height, new_width
 
 
@@ -134,7 +176,7 @@ def load(config: EncoderConfig) -> ModelEncoder:
         )
     settings = _read_settings(source)
     preprocessing = ProcessorPreprocessing(_load_processor(source), config.alpha)
-    pixels_CHW = preprocessing.prepare(Image.new("RGB", (64, 64)))
+    pixels_CHW = preprocessing.prepare(Image.new("RGB", _SQUARE))
     if config.random_weights is None:
         model = load_model(
             AutoModel, source, _vision_tower, config=settings, trust_remote_code=False

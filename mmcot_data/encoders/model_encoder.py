@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmcot_data.encoders.backends import CompileBackend, RunnableModel, TorchBackend, as_patches
+from mmcot_data.encoders.backends import CompileBackend, RunnableModel, TorchBackend
 from mmcot_data.encoders.base import EncoderConfig, Precision
 from mmcot_data.encoders.compute import check_precision, describe_device, find_device
 from mmcot_data.encoders.masked_backbone import MULTIPLE
@@ -21,7 +21,7 @@ from mmcot_data.encoders.transfer import find_transfer
 from mmcot_data.encoders.weights import LoadedModel
 from mmcot_data.errors import EncoderError
 
-__all__ = ["ModelEncoder", "as_patches"]
+__all__ = ["ModelEncoder"]
 
 _LIBRARIES = ("timm", "torch", "transformers")
 

@@ -51,7 +51,8 @@ class OpenvinoBackend:
         self._module = FeatureModule(module)
         self._model = self._translate(size)
         self._core = self._openvino.Core()
-        self._check(other_size)
+        self._checked: Forward | None = self._check(other_size)
+        """In fp32, for the first use; a second copy of the weights isn't kept for later ones."""
 
     def at(self, precision: Precision) -> Forward:
         """The model at a precision.
@@ -63,6 +64,10 @@ class OpenvinoBackend:
             raise EncoderError(
                 f"the backend openvino computes in {' or '.join(_HINTS)}, not in {precision}"
             )
+        checked, self._checked = self._checked, None
+        return checked if checked and precision == "fp32" else self._compile(precision)
+
+    def _compile(self, precision: Precision) -> Forward:
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -72,7 +77,9 @@ class OpenvinoBackend:
         request = self._core.compile_model(self._model, "CPU", settings).create_infer_request()
 
         def forward(pixels_BCHW: torch.Tensor, _: torch.Tensor | None) -> torch.Tensor:
-            outputs = request.infer([pixels_BCHW.contiguous().numpy()], share_inputs=True)
+            pixels = pixels_BCHW.contiguous().numpy()
+            # The request's own outputs would be overwritten by the next batch.
+            outputs = request.infer([pixels], share_inputs=True, share_outputs=False)
             return torch.from_numpy(outputs[0])
 
         return forward
@@ -92,19 +99,24 @@ class OpenvinoBackend:
             raise self._refusal("its translation holds for single pictures only")
         return model
 
-    def _check(self, size: tuple[int, int]) -> None:
-        """Translating follows one run; what depends on the input's shape may be frozen in it."""
+    def _check(self, size: tuple[int, int]) -> Forward:
+        """The model in fp32, if it is right for this size too.
+
+        Translating follows one run; what depends on the input's shape may be frozen in it.
+        """
         generator = torch.Generator().manual_seed(0)
         pixels_BCHW = torch.randn(2, 3, *size, generator=generator)
         with computing(torch.device("cpu"), "fp32"):
             expected = self._module(pixels_BCHW)
         try:
-            found = self.at("fp32")(pixels_BCHW, None)
+            forward = self._compile("fp32")
+            found = forward(pixels_BCHW, None)
         except RuntimeError as error:
             raise self._refusal(f"two pictures of {size[1]} x {size[0]} fail: {error}") from error
         differs = found.shape != expected.shape
         if differs or not (found - expected).norm() < _MAX_ERROR * expected.norm():
             raise self._refusal(f"other features for two pictures of {size[1]} x {size[0]} pixels")
+        return forward
 
     def _refusal(self, reason: str) -> EncoderError:
         name = type(self._module.model).__name__

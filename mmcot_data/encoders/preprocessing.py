@@ -29,6 +29,7 @@ __all__ = [
     "PicturePreprocessing",
     "Preprocessing",
     "Resize",
+    "check_resized",
 ]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -153,12 +154,7 @@ class PicturePreprocessing:
                 makes the longer one huge.
         """
         height, width = self.resize.output_size(image.width, image.height)
-        if height * width > _MAX_INPUT_PIXELS:
-            raise ImageError(
-                "too_large",
-                f"a picture of {image.width} x {image.height} becomes {width} x {height} for the "
-                f"model, more than {_MAX_INPUT_PIXELS} pixels",
-            )
+        check_resized(image.size, (height, width))
         box = (0, 0, width, height) if self.crop is None else self.crop.box(width, height)
         if self.resizer == "torchvision":
             left, top, right, bottom = box
@@ -188,6 +184,28 @@ class PicturePreprocessing:
     def libraries(self) -> tuple[str, ...]:
         """Packages whose versions decide the pixels."""
         return ("pillow",) if self.resizer == "pil" else ("pillow", "torchvision")
+
+
+def check_resized(
+    size: tuple[int, int], resized: tuple[int, int], *, is_certain: bool = True
+) -> None:
+    """Refuse a picture that would take too much memory, before it is resized.
+
+    Args:
+        size: (width, height) of the picture.
+        resized: (height, width) that it gets before it is cropped.
+        is_certain: Whether it does get them, or may; for the error.
+
+    Raises:
+        ImageError: ``too_large`` if that has more than 2 ** 24 pixels.
+    """
+    height, width = resized
+    if height * width > _MAX_INPUT_PIXELS:
+        raise ImageError(
+            "too_large",
+            f"a picture of {size[0]} x {size[1]} {'becomes' if is_certain else 'may become'} "
+            f"{width} x {height} for the model, more than {_MAX_INPUT_PIXELS} pixels",
+        )
 
 
 def _as_tensor(image: Image.Image) -> torch.Tensor:

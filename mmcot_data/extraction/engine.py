@@ -26,7 +26,7 @@ __all__ = ["Progress", "decode_threads", "make_shards"]
 Progress = Callable[[int], object]
 """Called with the number of rows that have been done since the last call."""
 
-_MAX_WRITES = 1
+_MAX_WRITES = 2
 _MAX_STARTED = 1
 _MAX_DECODE_THREADS = 32
 
@@ -75,9 +75,9 @@ def make_shards(
 
         def write_done() -> None:
             for shard in encoding.take_done():
-                while len(writes) > _MAX_WRITES:
-                    writes.popleft().result()
                 writes.append(writer.submit(write, shard))
+            while writes and (writes[0].done() or len(writes) > _MAX_WRITES):
+                writes.popleft().result()
 
         for visit, images in _decode_ahead(encoding.open(groups), decoders, 2 * num_threads):
             for (shard, position), image in zip(visit.targets, images, strict=True):

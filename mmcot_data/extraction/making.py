@@ -1,9 +1,11 @@
 """A feature set in the making: what is left to do, and which shards this process has claimed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mmcot_data.encoders.base import Encoder
+from mmcot_data.errors import FolderLockedError
 from mmcot_data.extraction.engine import decode_threads, make_shards
 from mmcot_data.extraction.pending import check_request, find_pending, is_made
 from mmcot_data.extraction.plan import ExtractionPlan
@@ -14,47 +16,74 @@ from mmcot_data.shards.lock import (
     claim_owner,
     claim_shard,
     lock_folder,
+    present_worker,
     remove_half_written,
 )
 from mmcot_data.shards.manifest import ShardCommit, commit_path, read_commit
 
 __all__ = ["FeatureSetInProgress", "begin_extraction", "extract_shard"]
 
-_START_WAIT_SECONDS = 30.0
+_POLL_SECONDS = 1.0
 _RECORDS = ("manifest.json", "plan.json", "index.parquet")
 
 
-def begin_extraction(plan: ExtractionPlan, encoder: Encoder) -> list[int]:
+@contextmanager
+def begin_extraction(
+    plan: ExtractionPlan,
+    encoder: Encoder,
+    on_waiting: Callable[[Sequence[str]], object] | None = None,
+) -> Iterator[list[int]]:
     """Check that a feature set's folder fits, and find the shards that are to be made.
 
-    Several processes may have begun the same extraction.
+    Several processes may have begun the same extraction. Another request is refused as long as one
+    of them has not left the context.
 
-    Returns:
+    Args:
+        plan: The plan.
+        encoder: The encoder that the plan was made with.
+        on_waiting: Called again and again while another process begins or ends in the folder.
+
+    Yields:
         Their numbers; where there are any, the folder is unfinished from now on.
 
     Raises:
-        FolderLockedError: If something else writes into the folder.
-        SpecMismatchError: If its features were made in another way.
+        SpecMismatchError: If the folder's features were made in another way.
         ShardError: If it was made for other pictures or in other sizes, or is damaged.
     """
-    folder = plan.folder
-    refuse_artifact_root(folder)
-    with lock_folder(folder, _START_WAIT_SECONDS):
-        content = read_folder(folder)
-        check_request(plan, content)
-        pending = find_pending(plan, encoder, content)
-        if pending:
-            for record in _RECORDS:
-                remove_half_written(folder, record)
-            start_writing(folder, plan.spec, plan.key, plan.unread)
-            for number in pending:
-                _discard(plan, number, content.commits.get(plan.shards[number].file))
-    return pending
+    refuse_artifact_root(plan.folder)
+    with ExitStack() as stack:
+        with _patient_lock(plan.folder, on_waiting):
+            content = read_folder(plan.folder)
+            check_request(plan, content)
+            pending = find_pending(plan, encoder, content)
+            if pending:
+                stack.enter_context(present_worker(plan.folder))
+                for record in _RECORDS:
+                    remove_half_written(plan.folder, record)
+                start_writing(plan.folder, plan.spec, plan.key, plan.unread)
+                for number in pending:
+                    _discard(plan, number, content.commits.get(plan.shards[number].file))
+        yield pending
+
+
+@contextmanager
+def _patient_lock(
+    folder: Path, on_waiting: Callable[[Sequence[str]], object] | None
+) -> Iterator[None]:
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock_folder(folder, _POLL_SECONDS))
+                break
+            except FolderLockedError as error:
+                if on_waiting is not None:
+                    on_waiting([str(error)])
+        yield
 
 
 def _discard(plan: ExtractionPlan, number: int, commit: ShardCommit | None) -> None:
-    """Delete the record of a complete shard that is to be made again, unless that has begun."""
-    if not is_made(plan, number, commit):
+    """Delete the record of a shard that is to be made again, unless that has begun."""
+    if commit is None:
         return
     file = plan.shards[number].file
     if (claim := claim_shard(plan.folder, file)) is not None:
@@ -171,4 +200,7 @@ class FeatureSetInProgress:
 
 
 def _read(path: Path) -> ShardCommit | None:
-    return read_commit(path) if path.is_file() else None
+    try:
+        return read_commit(path)
+    except FileNotFoundError:
+        return None

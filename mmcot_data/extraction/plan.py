@@ -64,6 +64,8 @@ class ExtractionPlan:
     """The feature set."""
     batch_size: int
     """Pictures encoded together."""
+    pad_to: int
+    """What input sizes are rounded up to; 1 for an encoder that takes no padded pictures."""
     spec: FeatureSpec
     key: PlanKey
     request_sha256: str
@@ -101,8 +103,8 @@ def plan_extraction(
         failed: As for ``distinct_images``.
 
     Raises:
-        ExtractionError: If there are no pictures, or if more can't be used than
-            ``config.max_failures`` allows.
+        ExtractionError: If there are no pictures, if more can't be used than
+            ``config.max_failures`` allows, or if ``config.pad_to`` does not suit the encoder.
     """
     if not images:
         where = f"the splits {', '.join(config.splits)} of " if config.splits else ""
@@ -125,6 +127,7 @@ def plan_extraction(
         config=config,
         folder=folder,
         batch_size=find_batch_size(config, encoder),
+        pad_to=_find_padding(config, encoder),
         spec=spec,
         key=key,
         request_sha256=digest_json(
@@ -139,7 +142,7 @@ def distinct_images(
     images: Sequence[ScannedImage],
     failed: Mapping[tuple[str, str], str | None] = MappingProxyType({}),
 ) -> list[ScannedImage]:
-    """The first one of equal pictures, in order; each that can't be read counts for itself.
+    """The first one of equal pictures, in order; each that can't be used counts for itself.
 
     Args:
         images: Every picture that is asked for.
@@ -161,7 +164,8 @@ def distinct_images(
             copy = replace(image, image_sha256=None, reason="copy", error="equal to another one")
             distinct[key] = copy
         else:
-            distinct.setdefault(digest or key, image)
+            is_usable = digest is not None and image.reason is None
+            distinct.setdefault(digest if is_usable else key, image)
     return list(distinct.values())
 
 
@@ -175,7 +179,7 @@ def _plan_shards(
             [usable_size(image) for image in part],
             encoder.input_size,
             batch_size=find_batch_size(config, encoder),
-            pad_to=config.pad_to if encoder.pads else 1,
+            pad_to=_find_padding(config, encoder),
         )
         shards.append(PlannedShard(file=file, images=part, batches=batches))
     return tuple(shards)
@@ -186,6 +190,17 @@ def find_batch_size(config: ExtractionConfig, encoder: Encoder) -> int:
     if config.batch_size is not None:
         return config.batch_size
     return _BATCH_SIZE_CPU if encoder.environment()["device"] == "cpu" else _BATCH_SIZE_GPU
+
+
+def _find_padding(config: ExtractionConfig, encoder: Encoder) -> int:
+    if encoder.pads or config.pad_to == 1:
+        return config.pad_to
+    if encoder.input_size(100, 100) != encoder.input_size(200, 100):
+        raise ExtractionError(
+            f"the encoder {encoder.name} takes no padded pictures with the backend "
+            f"{config.encoder.backend}: leave out --pad-to"
+        )
+    return 1
 
 
 def usable_size(image: ScannedImage) -> tuple[int, int] | None:

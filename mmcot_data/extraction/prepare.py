@@ -99,10 +99,10 @@ def _settle_precision(
 def _first_batch(
     config: ExtractionConfig, encoder: Encoder, images: Sequence[ScannedImage]
 ) -> torch.Tensor | None:
-    """Prepared pictures (B, C, H, W) of the first batch that has one which can be decoded."""
+    """Prepared pictures (B, C, H, W) of the first full batch, or the fullest that there is."""
     sizes = [usable_size(image) for image in images]
     batches = plan_batches(sizes, encoder.input_size, batch_size=find_batch_size(config, encoder))
-    for batch in batches:
+    for batch in sorted(batches, key=lambda batch: -len(batch.positions)):
         decoded = [
             decode_image(images[position], [encoder], config.encoder.alpha)[0]
             for position in batch.positions

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mmcot_data.encoders.base import Encoder
-from mmcot_data.errors import DataError, ImageError, ShardError
+from mmcot_data.errors import DataError, ImageError
 from mmcot_data.extraction.batches import plan_batches
 from mmcot_data.extraction.decode import PreparedImage, decode_image
 from mmcot_data.extraction.drawn_rows import DrawnRow, draw_rows
@@ -30,6 +30,7 @@ from mmcot_data.extraction.row_comparison import (
 )
 from mmcot_data.extraction.scan import ScannedImage, scan_images
 from mmcot_data.extraction.spec_encoder import (
+    NotReextractableError,
     check_encoder,
     find_alpha,
     list_changes,
@@ -103,7 +104,10 @@ def reextract_features(
     Raises:
         DataError: If there is no data set, or a table of it is not what it was.
         EncoderError: If the encoder can't be loaded or does not compute what it should.
-        ShardError: If the feature set is damaged, or does not say what made it of which pictures.
+        NotReextractableError: If the feature set was imported, and does not say what made it of
+            which pictures.
+        ShardError: If the feature set is damaged, or its model came from a folder and ``model`` is
+            None.
         SpecMismatchError: If the encoder makes other features than the spec's; lists what differs.
         OSError: If reading fails.
     """
@@ -202,7 +206,7 @@ class _Reextraction:
 
 def _find_picture(row: DrawnRow, data: Path) -> SourceImage:
     if row.file is None or row.image_sha256 is None:
-        raise ShardError(
+        raise NotReextractableError(
             f"index.parquet does not say which picture the features of {row.name} were made of: "
             "they can't be extracted anew; `mmcot-data import --data` would have noted it"
         )

@@ -6,10 +6,12 @@ each claims shards that no other makes, and waits for those of the others in the
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from mmcot_data.encoders import load_encoder
 from mmcot_data.encoders.base import Encoder
+from mmcot_data.errors import ExtractionError
 from mmcot_data.extraction.config import ExtractionConfig
 from mmcot_data.extraction.engine import decode_threads, make_shards
 from mmcot_data.extraction.finish import ExtractionSummary, finish_extraction
@@ -81,7 +83,6 @@ def extract_feature_sets(
         DataError: If the data set can't be read, or the artifact root holds another one.
         EncoderError: If an encoder can't be loaded, or its output is wrong.
         ExtractionError: If more pictures fail than ``max_failures`` allows.
-        FolderLockedError: If something else than an extraction writes into a feature set.
         ShardError: If features are not finite, or a folder is damaged or was made for other
             pictures.
         SpecMismatchError: If a folder's features were made in another way.
@@ -102,21 +103,39 @@ def extract_feature_sets(
         for config, encoder in zip(configs, encoders, strict=True)
     ]
     window = _find_window([plan.key.shard_size for plan, _ in plans])
-    sets = [
-        FeatureSetInProgress(plan, encoder, begin_extraction(plan, encoder))
-        for plan, encoder in plans
-    ]
-    try:
-        _make_all(sets, window, reports)
-    finally:
-        for item in sets:
-            item.release_all()
-    summaries = [finish_extraction(item.plan) for item in sets]
+    with ExitStack() as stack:
+        sets = [
+            FeatureSetInProgress(
+                plan,
+                encoder,
+                stack.enter_context(begin_extraction(plan, encoder, reports.waiting)),
+            )
+            for plan, encoder in plans
+        ]
+        try:
+            _make_all(sets, window, reports)
+        finally:
+            for item in sets:
+                item.release_all()
+        summaries = _finish_all(sets)
     seconds = time.perf_counter() - start
     return [
         replace(summary, num_extracted=item.num_extracted, seconds=seconds)
         for summary, item in zip(summaries, sets, strict=True)
     ]
+
+
+def _finish_all(sets: Sequence[FeatureSetInProgress]) -> list[ExtractionSummary]:
+    """Finish every feature set that can be, before the first error is raised."""
+    summaries, errors = [], []
+    for item in sets:
+        try:
+            summaries.append(finish_extraction(item.plan))
+        except ExtractionError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return summaries
 
 
 def _make_all(sets: Sequence[FeatureSetInProgress], window: int, reports: Reports) -> None:

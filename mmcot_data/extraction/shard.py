@@ -158,7 +158,7 @@ class ShardInProgress:
         return {
             "mmcot": version("mmcot"),
             "batch_size": self.plan.batch_size,
-            "pad_to": self.plan.config.pad_to,
+            "pad_to": self.plan.pad_to,
             **self.encoder.environment(),
         }
 

@@ -13,7 +13,14 @@ from mmcot_data.errors import EncoderError, ShardError, SpecMismatchError
 from mmcot_data.images import describe_decoding
 from mmcot_data.shards.schema import FeatureSpec, list_differences
 
-__all__ = ["check_encoder", "find_alpha", "find_config", "list_changes", "load_spec_encoder"]
+__all__ = [
+    "NotReextractableError",
+    "check_encoder",
+    "find_alpha",
+    "find_config",
+    "list_changes",
+    "load_spec_encoder",
+]
 
 _MUST_BE_EQUAL = (
     "weights_sha256",
@@ -33,6 +40,10 @@ _REPLACED: Mapping[str, Precision] = {"tf32": "fp32"}
 _Way = Literal["reference", "native"]
 
 
+class NotReextractableError(ShardError):
+    """Features that were imported do not say enough to be extracted anew, with any model."""
+
+
 def load_spec_encoder(
     spec: FeatureSpec, *, model: str | None = None, device: str = "auto"
 ) -> Encoder:
@@ -48,7 +59,7 @@ def load_spec_encoder(
 
     Raises:
         EncoderError: If the model can't be loaded, or the device doesn't have the precision.
-        ShardError: As ``find_config``.
+        NotReextractableError, ShardError: As ``find_config``.
         SpecMismatchError: If what is found makes other features; lists what differs.
     """
     config = find_config(spec, model=model, device=device)
@@ -86,11 +97,11 @@ def find_config(
 
     Raises:
         EncoderError: If there is no such device.
-        ShardError: If the spec doesn't say enough: the features were imported, or their model came
-            from a folder and ``model`` is None.
+        NotReextractableError: If the features were imported.
+        ShardError: If their model came from a folder and ``model`` is None.
     """
     if spec.weights_sha256 is None or spec.precision not in get_args(Precision):
-        raise ShardError(
+        raise NotReextractableError(
             f"features of {spec.encoder} that were imported can't be extracted anew: their spec "
             "does not say which weights, preprocessing and precision made them. `mmcot-data "
             "extract` makes features that can be"

@@ -132,7 +132,8 @@ def _parts_of_index(
     if not fits or records.keys() - set(files) or failed.keys() - set(range(len(files))):
         raise ShardError(
             f"{store.location}: index.parquet and the shards and plan of manifest.json contradict "
-            "each other; restore the folder, or run what made the feature set again"
+            "each other; restore the folder, or run what made the feature set again. Where "
+            "pictures were repaired, the commit records (*.json beside the shards) are needed, too"
         )
     return parts
 
@@ -140,15 +141,15 @@ def _parts_of_index(
 def _failed_images(index: pl.DataFrame, shard_size: int) -> dict[int, list[FailedImage]]:
     """Pictures without a row by the number of their shard; the plan's order is that of the index.
 
-    Equal pictures count once, and each whose bytes could not be read counts for itself.
+    Equal pictures count once, and each without a size, whose header could not be read, for itself.
     """
     failed: dict[int, list[FailedImage]] = {}
     if index["row"].null_count() == 0:
         return failed
     seen: set[object] = set()
-    columns = ("question_id", "role", "image_sha256", "status", "error", "row")
-    for question_id, role, digest, status, error, row in index.select(columns).iter_rows():
-        key = digest or (question_id, role)
+    columns = ("question_id", "role", "image_sha256", "width", "status", "error", "row")
+    for question_id, role, digest, width, status, error, row in index.select(columns).iter_rows():
+        key = (question_id, role) if digest is None or width is None else digest
         if key in seen:
             continue
         number, position = divmod(len(seen), shard_size)

@@ -1,19 +1,20 @@
 """A feature set's folder from a writer's side: what is complete, what fits, how it is finished."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
-from mmcot_data.errors import ShardError, SpecMismatchError
+from mmcot_data.errors import FolderLockedError, ShardError, SpecMismatchError
 from mmcot_data.files import file_sha256, write_parquet
 from mmcot_data.shards.containers import SUFFIXES
 from mmcot_data.shards.index import INDEX
 from mmcot_data.shards.lock import (
     clear_claims,
-    is_anything_claimed,
+    find_worker,
     lock_folder,
     remove_half_written,
 )
@@ -43,6 +44,9 @@ __all__ = [
     "start_writing",
     "write_folder",
 ]
+
+
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,12 +79,17 @@ def write_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> Iterator[Fold
     """Write into a feature set, alone: its folder is locked, fits, and holds nothing half-written.
 
     Raises:
-        FolderLockedError: If another process writes into it.
+        FolderLockedError: If another process writes into it, or makes shards of it.
         SpecMismatchError: As ``check_folder``.
         ShardError: As ``check_folder``; or if it is an artifact root.
     """
     refuse_artifact_root(folder)
     with lock_folder(folder):
+        if (worker := find_worker(folder)) is not None:
+            raise FolderLockedError(
+                f"{folder} is being written by {worker}; wait until it has finished, or choose "
+                "another folder"
+            )
         content = read_folder(folder)
         check_folder(folder, content, spec, key)
         remove_half_written(folder)
@@ -93,19 +102,30 @@ def read_folder(folder: Path) -> FolderContent:
     Raises:
         ShardError: If a record is damaged or of another format version.
     """
-    commits = {
-        path.stem: read_commit(path)
+    paths = [
+        path
         for path in sorted(folder.glob("*-of-*.json"))
         if Path(path.stem).suffix in SUFFIXES.values()
-    }
-    plan = read_plan(folder) if (folder / PLAN).is_file() else None
-    if not commits and not is_anything_claimed(folder):
+    ]
+    commits = {path.stem: _read_if_there(path, read_commit) for path in paths}
+    plan = _read_if_there(folder / PLAN, lambda _: read_plan(folder))
+    if plan is not None and not any(commits.values()) and find_worker(folder) is None:
         plan = None
     return FolderContent(
-        manifest=read_manifest(folder) if (folder / MANIFEST).is_file() else None,
+        manifest=_read_if_there(folder / MANIFEST, lambda _: read_manifest(folder)),
         plan=plan,
-        commits=commits,
+        commits={file: commit for file, commit in commits.items() if commit is not None},
     )
+
+
+def _read_if_there(path: Path, read: Callable[[Path], _Record]) -> _Record | None:
+    """None if there is no such file; another process may delete it at this moment."""
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
 
 
 def refuse_artifact_root(folder: Path) -> None:
@@ -150,7 +170,8 @@ def start_writing(
 ) -> None:
     """Note what an unfinished folder is being made for; a finished one becomes unfinished.
 
-    Whoever wants to write something else into it is refused from now on.
+    Whoever wants to write something else into it is refused from now on, as long as there is a
+    worker or a complete shard.
     """
     write_plan(folder, PlanRecord(spec=spec, plan=key, unread=tuple(unread)))
     (folder / MANIFEST).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -21,12 +22,14 @@ __all__ = [
     "claim_owner",
     "claim_shard",
     "clear_claims",
-    "is_anything_claimed",
+    "find_worker",
     "lock_folder",
+    "present_worker",
     "remove_half_written",
 ]
 
 _LOCK = ".lock"
+_WORKER = ".worker-"
 _CLAIM_SUFFIX = ".claim"
 
 Claim = FileLock
@@ -82,8 +85,7 @@ def claim_shard(folder: Path, file: str, wait: float = 0.0) -> Claim | None:
 
 def claim_owner(folder: Path, file: str) -> str:
     """Who makes a shard, for people: process, machine, since when."""
-    path = _claim_path(folder, file)
-    return _read_owner(path) if path.exists() else "another process"
+    return _read_owner(_claim_path(folder, file))
 
 
 def remove_half_written(folder: Path, file: str = "") -> None:
@@ -92,22 +94,42 @@ def remove_half_written(folder: Path, file: str = "") -> None:
         path.unlink(missing_ok=True)
 
 
-def is_anything_claimed(folder: Path) -> bool:
-    """Whether any process makes a shard of a feature set at this moment."""
-    for path in folder.glob(f".*{_CLAIM_SUFFIX}"):
-        lock = FileLock(path, blocking=False, fallback_to_soft=False)
+@contextmanager
+def present_worker(folder: Path) -> Iterator[None]:
+    """Let it be known that this process makes shards of a feature set."""
+    path = folder / f"{_WORKER}{uuid4().hex}{_CLAIM_SUFFIX}"
+    with _file_lock(path, timeout=0):
         try:
-            lock.acquire()
-        except Timeout:
-            return True
-        lock.release()
-    return False
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def find_worker(folder: Path) -> str | None:
+    """Who makes shards of a feature set at this moment, for people; None if nobody does."""
+    for path in folder.glob(f"{_WORKER}*{_CLAIM_SUFFIX}"):
+        owner = _read_owner(path)
+        if not _delete_unheld(path):
+            return owner
+    return None
 
 
 def clear_claims(folder: Path) -> None:
-    """Delete the files of claims; only where every shard is complete."""
+    """Delete the files of claims that nobody holds."""
     for path in folder.glob(f".*{_CLAIM_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        _delete_unheld(path)
+
+
+def _delete_unheld(path: Path) -> bool:
+    """Whether nobody held it. Whoever has opened the file meanwhile notices that it is gone."""
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    path.unlink(missing_ok=True)
+    lock.release()
+    return True
 
 
 def _file_lock(path: Path, timeout: float) -> FileLock:
@@ -131,4 +153,7 @@ def _write_owner(descriptor: int) -> None:
 
 
 def _read_owner(path: Path) -> str:
-    return path.read_text(encoding="utf-8") or "another process"
+    try:
+        return path.read_text(encoding="utf-8") or "another process"
+    except FileNotFoundError:  # it has been given up meanwhile
+        return "another process"

@@ -21,6 +21,7 @@ class StoredImage(Protocol):
 
         Raises:
             ImageError: If it is missing, empty, or not readable by this user.
+            DataError: If the saved dataset that it is in is gone or damaged.
             OSError: If reading fails; another try may succeed.
         """
         ...

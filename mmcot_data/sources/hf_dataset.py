@@ -13,6 +13,7 @@ from mmcot_data.errors import DataError, ImageError, how_to_install
 from mmcot_data.sources.base import ImageSource
 from mmcot_data.sources.markers import DATASET_DICT
 from mmcot_data.sources.picture_columns import find_image_column, is_list, list_pictures, read_cell
+from mmcot_data.sources.row_groups import FileIdentity, identify_file
 from mmcot_data.sources.row_keys import (
     TableRow,
     find_id_column,
@@ -154,14 +155,31 @@ def _list_cells(dataset: Any, folder: Path, column: str) -> list[list[int]]:
     return list_pictures(chunk for batch in batches for chunk in batch.column(0).chunks)
 
 
-@lru_cache(maxsize=32)
 def _column(folder: Path, column: str) -> Any:
-    """The rows of one column as Arrow tables, undecoded."""
-    return _load(folder).select_columns([column]).with_format("arrow")
+    """The rows of one column as Arrow tables, undecoded, as the folder has them now."""
+    return _column_once(folder, _identify(folder), column)
+
+
+def _load(folder: Path) -> Any:
+    return _load_once(folder, _identify(folder))
+
+
+def _identify(folder: Path) -> tuple[tuple[str, *FileIdentity], ...]:
+    """Differs when a file of the dataset has been replaced, written to, added or removed."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".arrow", ".json"))
+        return tuple((path.name, *identify_file(path)) for path in files)
+    except OSError as error:
+        raise DataError(f"{folder} can't be read as a dataset saved to disk: {error}") from error
 
 
 @lru_cache(maxsize=32)
-def _load(folder: Path) -> Any:
+def _column_once(folder: Path, identity: tuple[Any, ...], column: str) -> Any:
+    return _load_once(folder, identity).select_columns([column]).with_format("arrow")
+
+
+@lru_cache(maxsize=32)
+def _load_once(folder: Path, identity: tuple[Any, ...]) -> Any:  # noqa: ARG001
     try:
         import datasets
     except ModuleNotFoundError as error:

@@ -1,8 +1,18 @@
 """What the layouts of data sets are recognised by."""
 
+import re
 from typing import Final
 
-__all__ = ["DATASET_DICT", "DATASET_STATE", "PARQUET_SUFFIXES", "PICTURE_SUFFIXES", "PROBLEMS"]
+__all__ = [
+    "DATASET_DICT",
+    "DATASET_STATE",
+    "PARQUET_SUFFIXES",
+    "PICTURE_SUFFIXES",
+    "PROBLEMS",
+    "QUESTIONS",
+    "SEALED_RECORDS",
+    "SHARD_RECORD",
+]
 
 PROBLEMS: Final = "problems.json"
 """In a folder of ScienceQA's layout."""
@@ -18,3 +28,9 @@ PICTURE_SUFFIXES: Final = (
 )
 """What is listed as a picture, in upper or lower case. Those of the last line can't be decoded:
 they are listed so that they are counted as failures, not left out in silence."""
+QUESTIONS: Final = "questions.parquet"
+"""In an artifact root that holds a data set's questions."""
+SEALED_RECORDS: Final = ("manifest.json", "plan.json")
+"""In a finished and in an unfinished feature set."""
+SHARD_RECORD: Final = re.compile(r"\d{5,}-of-\d{5,}\.(h5|arrow)\.json")
+"""In a feature set, beside each of its shards."""

@@ -21,7 +21,13 @@ from mmcot_data.sources.picture_columns import (
     paths_suffice,
     read_cell,
 )
-from mmcot_data.sources.row_groups import RowGroupCache, open_parquet, read_batches
+from mmcot_data.sources.row_groups import (
+    FileIdentity,
+    RowGroupCache,
+    identify_file,
+    open_parquet,
+    read_batches,
+)
 from mmcot_data.sources.row_keys import (
     TableRow,
     find_id_column,
@@ -55,19 +61,23 @@ class ParquetPicture:
         return f"{self.path}, row {self.row}{picture}"
 
     def read(self) -> bytes:
-        """The picture's bytes.
+        """The picture's bytes, as the file has them now.
 
         Raises:
-            ImageError: If there are none, or the file is damaged or gone.
+            ImageError: If there are none, or the file is damaged, gone or replaced meanwhile.
             OSError: If reading fails.
         """
         try:
-            ends = _row_group_ends(self.path)
+            identity = identify_file(self.path)
+            ends = _row_group_ends(self.path, identity)
             group = bisect_right(ends, self.row)
             if group == len(ends):
                 raise ImageError("missing", f"{self.name}: the file has {(0, *ends)[-1]} rows")
             start = ends[group - 1] if group else 0
-            cell = _cache.column(self.path, group, self.column)[self.row - start]
+            cells = _cache.column(self.path, identity, group, self.column)
+            if identify_file(self.path) != identity:
+                raise ImageError("unreadable", f"{self.path} was replaced while it was read")
+            cell = cells[self.row - start]
         except FileNotFoundError as error:
             raise ImageError("missing", f"{self.path} does not exist") from error
         except (pa.ArrowException, OSError) as error:
@@ -169,8 +179,8 @@ def _has_no_null(leaf: Any) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _row_group_ends(path: Path) -> tuple[int, ...]:
-    """The row after the last one of each row group."""
+def _row_group_ends(path: Path, identity: FileIdentity) -> tuple[int, ...]:  # noqa: ARG001
+    """The row after the last one of each row group of the file with this identity."""
     with open_parquet(path) as parquet:
         about = parquet.metadata
         return tuple(accumulate(about.row_group(n).num_rows for n in range(about.num_row_groups)))

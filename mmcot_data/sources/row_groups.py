@@ -24,14 +24,16 @@ import pyarrow.parquet as pq
 
 from mmcot_data.errors import DiskFullError
 
-__all__ = ["RowGroupCache", "open_parquet", "read_batches"]
+__all__ = ["FileIdentity", "RowGroupCache", "identify_file", "open_parquet", "read_batches"]
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _BATCH_ROWS = 32
 _READ_NBYTES = 1 << 20
 
-_Key = tuple[Path, int, str]
+FileIdentity = tuple[int, int, int]
+"""Differs when a file has been replaced or written to."""
+_Key = tuple[Path, FileIdentity, int, str]
 
 
 class RowGroupCache:
@@ -56,14 +58,21 @@ class RowGroupCache:
         self._lock = threading.Lock()
         self._groups: OrderedDict[_Key, Future[_Group]] = OrderedDict()
 
-    def column(self, file: Path, group: int, column: str) -> Any:
+    def column(self, file: Path, identity: FileIdentity, group: int, column: str) -> Any:
         """The column of a row group, as ``pyarrow.ChunkedArray``.
+
+        Args:
+            file: The parquet file.
+            identity: What ``identify_file`` gives for it now; what was kept of a file with
+                another one is not used.
+            group: Number of the row group.
+            column: Its name.
 
         Raises:
             OSError: If reading fails.
             pyarrow.ArrowException: If the file is damaged.
         """
-        key = (file, group, column)
+        key = (file, identity, group, column)
         with self._lock:
             future = self._groups.get(key)
             is_new = future is None
@@ -100,6 +109,16 @@ class _Group:
     column: Any
     nbytes: int
     is_unpacked: bool
+
+
+def identify_file(file: Path) -> FileIdentity:
+    """Modification time, size and number of a file.
+
+    Raises:
+        OSError: If it is gone or can't be asked.
+    """
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 @contextmanager

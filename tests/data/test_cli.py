@@ -90,7 +90,7 @@ def test_extract_passes_every_flag_on(data, shards, encoders):
     flags = (
         "--model folder --random-weights 7 --preprocessing native --precision bf16 --device cpu "
         "--format arrow --dtype float32 --shard-size 3 --batch-size 2 --split val --split test "
-        "--resize torchvision --alpha drop --backend openvino --pad-to 64 --layout scienceqa"
+        "--resize torchvision --alpha drop --backend openvino --pad-to 1 --layout scienceqa"
     )
     assert extract(data, shards, *flags.split()) == 0
     (config,) = encoders
@@ -101,7 +101,7 @@ def test_extract_passes_every_flag_on(data, shards, encoders):
     assert manifest["plan"]["format"] == "arrow"
     assert manifest["plan"]["shard_size"] == 3
     commit = json.loads((shards / "detr" / "00000-of-00003.arrow.json").read_text())
-    assert (commit["made_by"]["batch_size"], commit["made_by"]["pad_to"]) == (2, 64)
+    assert (commit["made_by"]["batch_size"], commit["made_by"]["pad_to"]) == (2, 1)
     assert manifest["plan"]["num_images"] == 8
     assert manifest["spec"]["dtype"] == "float32"
 

@@ -335,15 +335,24 @@ def test_too_little_memory_is_explained(monkeypatch):
         encoder.start(pictures())
 
 
-class Eager(nn.Module):
-    """Counts its calls: a compiled model calls its Python code only while it is compiled."""
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batches_that_were_started_together_keep_apart(precision):
+    """The engine starts a batch before it takes the features of the one before.
 
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
+    The oracle is an encoder of its own for each batch.
+    """
+    encoder = tiny(precision=precision)
+    waiting = []
+    for seed in range(3):
+        pixels_BCHW = pictures(2, seed)
+        waiting.append(encoder.start(pixels_BCHW))
+        pixels_BCHW.zero_()  # the caller may use its memory again
+    for seed, finish in enumerate(waiting):
+        assert torch.equal(finish(), tiny(precision=precision).encode(pictures(2, seed)))
 
+
+class Means(nn.Module):
     def forward(self, pixel_values):
-        self.calls += 1
         return Output(pixel_values.mean(1))
 
 
@@ -352,19 +361,79 @@ class Output:
         self.last_hidden_state = last_hidden_state
 
 
-def test_compile_refuses_many_shapes(monkeypatch):
-    """torch would run the ninth one uncompiled and only log it."""
-    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
-    forward = CompileBackend(Eager(), CPU).at("fp32")
+@pytest.fixture
+def compiled_shapes(monkeypatch):
+    """Shapes of the batches that a model is asked for where torch compiles nothing."""
+    shapes = []
+
+    def compile_nothing(module, **_):
+        def run(pixels_BCHW):
+            shapes.append(tuple(pixels_BCHW.shape))
+            return module(pixels_BCHW)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    return shapes
+
+
+def test_compile_refuses_many_sizes_of_pictures(compiled_shapes):
+    """torch would run the ninth shape uncompiled and only log it."""
+    forward = CompileBackend(Means(), CPU).at("fp32")
     for width in range(8):
         forward(torch.zeros(1, 3, 4, 4 + width), None)
     forward(torch.zeros(1, 3, 4, 4), None)
-    with pytest.raises(EncoderError, match="found 9, expected at most 8: use the backend torch"):
-        forward(torch.zeros(1, 3, 4, 12), None)
+    for shape in ((1, 3, 4, 12), (2, 3, 4, 4)):
+        with pytest.raises(EncoderError, match="more than 8 with 8 sizes of pictures: use the"):
+            forward(torch.zeros(shape), None)
+    assert len(compiled_shapes) == 9
+    assert len(set(compiled_shapes)) == 8
+
+
+@pytest.mark.parametrize(
+    ("batch_sizes", "expected"),
+    [
+        ([20, 20, 7, 20, 19, 1, 11, 18], [20] * 8),
+        ([7, 8, 3], [7, 8, 8]),
+        ([31, 9, 33, 32], [31, 31, 64, 64]),
+        (range(1, 66), [1, 2, 4, 4, *[8] * 4, *[16] * 8, *[32] * 16, *[64] * 32, 128]),
+    ],
+)
+def test_compile_meets_few_shapes_whatever_number_of_pictures(
+    compiled_shapes, batch_sizes, expected
+):
+    """Pictures that failed and last batches make batches of any size.
+
+    Catches a shape for each of them, which the ninth ended, and features of the filling. The
+    oracle is the mean of the channels.
+    """
+    forward = CompileBackend(Means(), CPU).at("fp32")
+    generator = torch.Generator().manual_seed(0)
+    for batch_size in batch_sizes:
+        pixels_BCHW = torch.rand(batch_size, 3, 4, 6, generator=generator)
+        assert torch.equal(forward(pixels_BCHW, None), pixels_BCHW.mean(1))
+    assert [shape[0] for shape in compiled_shapes] == expected
+
+
+def test_torch_compiles_as_often_as_shapes_are_counted(monkeypatch):
+    """Counted by torch's own compiler, without the generation of code."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter, compile_module = CompileCounter(), torch.compile
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda module, **options: compile_module(module, **options | {"backend": counter}),
+    )
+    encoder, plain = tiny(backend="compile"), tiny()
+    for number in (3, 1, 2, 4, 3):
+        pixels_BCHW = pictures(number, number)
+        assert relative_error(encoder.encode(pixels_BCHW), plain.encode(pixels_BCHW)) < 1e-5
+    assert counter.frame_count == 2  # for three and four pictures
 
 
 def test_compile_refuses_what_it_cannot_compile_whole():
-    class Printing(Eager):
+    class Printing(Means):
         def forward(self, pixel_values):
             torch._dynamo.graph_break()
             return super().forward(pixel_values)
@@ -381,8 +450,9 @@ def test_compiled_features_are_those_of_torch(precision):
         tiny(backend=backend, precision=precision) for backend in ("compile", "torch")
     )
     limit = 1e-5 if precision == "fp32" else 5e-3
-    for number in (1, 3):
+    for number in (3, 2):
         found = compiled.encode(pictures(number))
+        assert len(found) == number
         assert relative_error(found, plain.encode(pictures(number))) < limit
     assert compiled.describe()["backend"] == "compile"
     assert not compiled.pads

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -76,22 +77,32 @@ def test_two_runs_in_one_process_exclude_each_other(tmp_path):
         pass
 
 
-def test_extraction_refuses_a_folder_that_is_being_written(tmp_path):
+def test_extraction_waits_for_a_folder_that_is_being_written(tmp_path):
+    """Catches a worker that gives up because another one finishes, and one that waits silently."""
     from fake_encoder import FakeEncoder
 
     from mmcot_data.encoders.base import EncoderConfig
-    from mmcot_data.extraction import ExtractionConfig, extract_features
+    from mmcot_data.extraction import ExtractionConfig, Reports, extract_feature_sets
     from mmcot_data.sample import draw_sample
 
     draw_sample(tmp_path / "data", num_questions=100)
     config = ExtractionConfig(
         data=tmp_path / "data", out=tmp_path / "out", encoder=EncoderConfig(name="fake")
     )
-    with lock_folder(tmp_path / "out" / "fake"):
-        with pytest.raises(FolderLockedError):
-            extract_features(config, encoder=FakeEncoder())
-        assert [path.name for path in (tmp_path / "out" / "fake").iterdir()] == [".lock"]
-    extract_features(config, encoder=FakeEncoder())
+    told = []
+    with ExitStack() as stack:
+        stack.enter_context(lock_folder(tmp_path / "out" / "fake"))
+
+        def end_the_other(busy):
+            told.extend(busy)
+            assert [path.name for path in (tmp_path / "out" / "fake").iterdir()] == [".lock"]
+            stack.close()
+
+        (summary,) = extract_feature_sets(
+            [config], Reports(waiting=end_the_other), encoders=[FakeEncoder()]
+        )
+    assert summary.num_distinct > 0
+    assert "is being written by process" in told[0]
 
 
 WRITE = """

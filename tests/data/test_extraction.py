@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from mmcot_data.errors import (
     DataError,
     EncoderError,
     ExtractionError,
+    FolderLockedError,
     ImageError,
     ShardError,
     SpecMismatchError,
@@ -37,6 +39,7 @@ from mmcot_data.errors import (
 from mmcot_data.extraction import (
     ExtractionConfig,
     begin_extraction,
+    extract_feature_sets,
     extract_features,
     extract_shard,
     finish_extraction,
@@ -48,6 +51,7 @@ from mmcot_data.extraction.config import allowed_failures
 from mmcot_data.images import bytes_sha256, decode_rgb
 from mmcot_data.scienceqa import read_scienceqa
 from mmcot_data.shards import open_features
+from mmcot_data.shards.folder import write_folder
 from mmcot_data.tables import write_tables
 
 
@@ -60,6 +64,12 @@ def make_config(data, out, **changes):
 def make_plan(config, encoder=None):
     source = scan_source(open_pictures(config))
     return prepare_extraction(config, encoder or FakeEncoder(), source)[0]
+
+
+def pending_of(plan):
+    """The shards that are to be made, after a worker that has made none."""
+    with begin_extraction(plan, FakeEncoder()) as pending:
+        return pending
 
 
 def run(data, out, encoder=None, **changes):
@@ -221,6 +231,82 @@ def test_repaired_pictures_are_tried_again_and_nothing_else(data, out, tmp_path)
     assert_colours(out / "fake", range(12))
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_equal_bad_files_are_repaired_one_by_one(data, out, same):
+    """Catches two pictures that share a place in the plan because a server sent an error page."""
+    for number in (2, 7):
+        picture_path(data, number).write_bytes(b"<html>404 not found</html>")
+    run(data, out, max_failures="2")
+    save_picture(picture_path(data, 2), 2)
+    assert run(data, out, max_failures="1").num_failed == 1
+    save_picture(picture_path(data, 7), 2 if same else 7)
+    assert run(data, out).num_failed == 0
+    features = open_features(out / "fake")
+    assert features.question_ids == [str(number) for number in range(12)]
+    assert np.array_equal(features["7"], features["2"]) == same
+
+
+def test_a_worker_that_saw_older_pictures_does_not_finish(data, out):
+    """Catches a manifest over shards that another worker is about to make again."""
+    content = picture_path(data, 3).read_bytes()
+    picture_path(data, 3).unlink()
+    config = make_config(data, out, max_failures="1")
+    older = make_plan(config)
+    for number in pending_of(older):
+        extract_shard(older, number, FakeEncoder())
+    picture_path(data, 3).write_bytes(content)
+    newer = make_plan(config)
+    with begin_extraction(newer, FakeEncoder()) as pending:
+        assert pending == [0]
+        with pytest.raises(ExtractionError, match="1 of 3 shards are not complete"):
+            finish_extraction(older)
+        extract_shard(newer, 0, FakeEncoder())
+        assert finish_extraction(newer).num_failed == 0
+    assert_colours(out / "fake", range(12))
+
+
+def test_another_request_is_refused_from_the_beginning(data, out):
+    """Before anything is claimed, too. Catches two plans in one folder."""
+    plan = make_plan(make_config(data, out))
+    with begin_extraction(plan, FakeEncoder()):
+        with pytest.raises(SpecMismatchError, match="dtype"):
+            run(data, out, dtype="float32")
+        with (
+            pytest.raises(FolderLockedError, match="is being written by process"),
+            write_folder(plan.folder, plan.spec, plan.key),
+        ):
+            pass
+    assert run(data, out, dtype="float32").num_distinct == 12
+
+
+def test_padding_is_refused_where_it_would_be_dropped(data, out):
+    with pytest.raises(ExtractionError, match=r"takes no padded pictures.*leave out --pad-to"):
+        run(data, out, pad_to=32)
+
+
+def test_every_feature_set_that_can_be_finished_is(data, out):
+    """Catches one encoder's failures that leave the others' sets unfinished."""
+    picture_path(data, 4).write_bytes(b"no picture")
+    configs = [make_config(data, out, name=name, max_failures="1") for name in ("one", "two")]
+    extract_feature_sets(configs, encoders=[FakeEncoder(), FakeEncoder()])
+    for name in ("one", "two"):
+        (out / name / "manifest.json").unlink()
+    configs[0] = replace(configs[0], max_failures="1")
+    original = finish_extraction
+
+    def finish(plan):
+        if plan.folder.name == "one":
+            raise ExtractionError("too many failed")
+        return original(plan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmcot_data.extraction.run.finish_extraction", finish)
+        with pytest.raises(ExtractionError, match="too many failed"):
+            extract_feature_sets(configs, encoders=[FakeEncoder(), FakeEncoder()])
+    assert not (out / "one" / "manifest.json").exists()
+    assert (out / "two" / "manifest.json").exists()
+
+
 def test_a_picture_that_could_not_be_decoded_is_tried_again(data, out, monkeypatch):
     """The same bytes: only the decoder was at fault. Catches a failure that sticks."""
     digest = bytes_sha256(picture_path(data, 3).read_bytes())
@@ -332,12 +418,12 @@ def test_an_interrupted_shard_leaves_nothing_and_is_made_again(data, out, tmp_pa
 def test_shards_do_not_depend_on_who_makes_them_in_which_order(data, out, tmp_path):
     run(data, tmp_path / "whole")
     plan = pickle.loads(pickle.dumps(make_plan(make_config(data, out))))
-    assert begin_extraction(plan, FakeEncoder()) == [0, 1, 2]
+    assert pending_of(plan) == [0, 1, 2]
     with pytest.raises(ExtractionError, match="3 of 3 shards"):
         finish_extraction(plan)
     commits = [extract_shard(plan, number, FakeEncoder()) for number in (2, 0, 1)]
     assert [commit.shard.rows for commit in commits] == [2, 5, 5]
-    assert begin_extraction(plan, FakeEncoder()) == []
+    assert pending_of(plan) == []
     encoder = FakeEncoder()
     assert extract_shard(plan, 2, encoder) == commits[0]
     assert encoder.batches == []
@@ -426,7 +512,7 @@ def test_a_truncated_shard_is_made_again(data, out):
 
 def test_flipped_bits_are_found_before_the_manifest_is_written(data, out):
     plan = make_plan(make_config(data, out))
-    for number in begin_extraction(plan, FakeEncoder()):
+    for number in pending_of(plan):
         extract_shard(plan, number, FakeEncoder())
     path = plan.folder / "00001-of-00003.h5"
     content = bytearray(path.read_bytes())
@@ -440,7 +526,7 @@ def test_flipped_bits_are_found_before_the_manifest_is_written(data, out):
 def test_a_picture_that_changes_meanwhile_stops_the_run(data, out):
     """Catches features filed under the digest of another picture."""
     plan = make_plan(make_config(data, out))
-    begin_extraction(plan, FakeEncoder())
+    pending_of(plan)
     save_picture(picture_path(data, 0), 1000)
     with pytest.raises(ExtractionError, match="has changed"):
         extract_shard(plan, 0, FakeEncoder())
@@ -474,7 +560,7 @@ def test_a_failing_disk_changes_no_plan(data, out, monkeypatch):
 def test_a_failing_disk_is_no_changed_picture(data, out, monkeypatch):
     """Only an OSError makes the flow try the shard again."""
     plan = make_plan(make_config(data, out))
-    begin_extraction(plan, FakeEncoder())
+    pending_of(plan)
     with monkeypatch.context() as patch:
         fail_to_read(patch, picture_path(data, 0))
         with pytest.raises(OSError, match=r"Input/output error: .*0/image\.png"):

@@ -13,6 +13,7 @@ from timm.models import save_for_hf
 from transformers import (
     AutoImageProcessor,
     AutoModel,
+    BeitImageProcessorPil,
     BitImageProcessorPil,
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -24,6 +25,7 @@ from transformers import (
     Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    GLPNImageProcessorPil,
     Siglip2Config,
     Siglip2ImageProcessorPil,
     Siglip2Model,
@@ -32,11 +34,14 @@ from transformers import (
     SiglipModel,
     SwinConfig,
     SwinModel,
+    TimmWrapperImageProcessor,
     ViTImageProcessorPil,
 )
+from transformers.image_processing_utils import BaseImageProcessor
 
 from mmcot_data.encoders import EncoderConfig, load_encoder
-from mmcot_data.errors import EncoderError
+from mmcot_data.encoders.huggingface import ProcessorPreprocessing
+from mmcot_data.errors import EncoderError, ImageError
 from mmcot_data.images import describe_decoding
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8}
@@ -253,3 +258,125 @@ def test_a_processor_without_pillow_is_recorded_and_named(models, monkeypatch, c
     assert "torchvision resizes its pictures" in caplog.text
     assert encoder.describe()["preprocessing"][1]["implementation"] == "torchvision"
     assert "torchvision" in encoder.describe()["versions"]
+
+
+# The size of the input
+
+
+def timm_processor(size, **settings):
+    cfg = {"input_size": [3, *size], "interpolation": "bicubic", "crop_pct": 0.9, **settings}
+    return TimmWrapperImageProcessor({**cfg, "mean": [0.5] * 3, "std": [0.5] * 3})
+
+
+KNOWN = {
+    "dinov2": lambda: BitImageProcessorPil(
+        size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}
+    ),
+    "siglip": lambda: SiglipImageProcessorPil(size={"height": 48, "width": 32}),
+    "clip": CLIPImageProcessorPil,
+    "clip of odd sides": lambda: CLIPImageProcessorPil(
+        size={"shortest_edge": 31}, crop_size={"height": 47, "width": 33}
+    ),
+    "clip without crop": lambda: CLIPImageProcessorPil(
+        size={"shortest_edge": 37}, do_center_crop=False
+    ),
+    "clip without resizing": lambda: CLIPImageProcessorPil(do_resize=False),
+    "neither": lambda: CLIPImageProcessorPil(do_resize=False, do_center_crop=False),
+    "convnext": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 224}),
+    "convnext 384": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 384}),
+    "convnext with crop": lambda: ConvNextImageProcessorPil(
+        size={"shortest_edge": 50}, do_center_crop=True, crop_size={"height": 30, "width": 20}
+    ),
+    "vit": ViTImageProcessorPil,
+    "longest edge": lambda: ViTImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 66}),
+    "max height": lambda: ViTImageProcessorPil(size={"max_height": 80, "max_width": 66}),
+    "timm center": lambda: timm_processor((64, 64), crop_mode="center"),
+    "timm squash": lambda: timm_processor((64, 48), crop_mode="squash"),
+}
+# Their own code decides.
+UNKNOWN = {
+    "beit": BeitImageProcessorPil,
+    "timm border": lambda: timm_processor((64, 64), crop_mode="border"),
+    "timm oblong": lambda: timm_processor((64, 48), crop_mode="center"),
+    "padded": lambda: ViTImageProcessorPil(
+        size={"shortest_edge": 20, "longest_edge": 30},
+        do_pad=True,
+        pad_size={"height": 32, "width": 40},
+    ),
+}
+SIZES = [(w, h) for w in (9, 17, 64, 99, 224, 333) for h in (8, 16, 50, 100, 225, 400)]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The image processors that were called, in order."""
+    called = []
+    inner = BaseImageProcessor.__call__
+
+    def call(self, *args, **kwargs):
+        called.append(self)
+        return inner(self, *args, **kwargs)
+
+    monkeypatch.setattr(BaseImageProcessor, "__call__", call)
+    return called
+
+
+@pytest.mark.parametrize("name", [*KNOWN, *UNKNOWN])
+def test_input_sizes_are_the_processors(name, calls):
+    """Settings read in another way than the processor's code reads them would show; and calls for
+    sizes that the settings tell: 200 ms for each picture of a camera."""
+    processor = (KNOWN | UNKNOWN)[name]()
+    expected = {
+        size: tuple(
+            processor(images=Image.new("RGB", size), return_tensors="pt")["pixel_values"].shape[2:]
+        )
+        for size in SIZES
+    }
+    calls.clear()
+    preprocessing = ProcessorPreprocessing(processor)
+    for _ in range(2):
+        assert {size: preprocessing.output_size(*size) for size in SIZES} == expected
+    # An unknown one measures a square, and each size once.
+    assert len(calls) == (0 if name in KNOWN else 1 + len(SIZES))
+    for size in SIZES[::7]:
+        assert preprocessing.prepare(noise(*size)).shape[1:] == expected[size]
+
+
+@pytest.mark.parametrize(
+    ("make", "becomes"),
+    [
+        (CLIPImageProcessorPil, "becomes 13440000 x 224"),
+        (KNOWN["dinov2"], "becomes 15360000 x 256"),
+        (KNOWN["convnext"], "becomes 15360000 x 256"),
+        (KNOWN["timm center"], "becomes 4260000 x 71"),
+        (BeitImageProcessorPil, "may become 13440000 x 224"),
+    ],
+)
+def test_a_narrow_picture_is_refused_before_it_is_resized(make, becomes, calls):
+    """60,000 x 1 pixels would take gigabytes, in planning already."""
+    preprocessing = ProcessorPreprocessing(make())
+    height, width = preprocessing.output_size(60_000, 1)
+    assert 1 <= height * width <= 60_000
+    with pytest.raises(ImageError, match=f"60000 x 1 {becomes} for the model") as caught:
+        preprocessing.prepare(Image.new("RGB", (60_000, 1)))
+    assert caught.value.reason == "too_large"
+    assert len(calls) <= 1  # a square, to know an unknown processor by
+
+
+@pytest.mark.parametrize("name", ["longest edge", "glpn"])
+def test_a_picture_that_the_processor_refuses_is_explained(name):
+    """Pillow's ValueError would end the extraction, and a side of 0 its planning."""
+    # rounding leaves nothing of a side; GLPN's own code rounds down to multiples of 32
+    processor = GLPNImageProcessorPil() if name == "glpn" else KNOWN[name]()
+    preprocessing = ProcessorPreprocessing(processor)
+    assert min(preprocessing.output_size(500, 1)) >= 1
+    with pytest.raises(ImageError, match="can't prepare a picture of 500 x 1 pixels") as caught:
+        preprocessing.prepare(Image.new("RGB", (500, 1)))
+    assert caught.value.reason == "unsupported"
+
+
+def test_a_photograph_that_is_only_cropped_is_not_refused():
+    """Catches the limit of what is resized applied to what is not: 25 million pixels are fine."""
+    preprocessing = ProcessorPreprocessing(CLIPImageProcessorPil(do_resize=False))
+    pixels_CHW = preprocessing.prepare(Image.new("RGB", (5000, 5000)))
+    assert pixels_CHW.shape[1:] == preprocessing.output_size(5000, 5000) == (224, 224)

@@ -37,7 +37,7 @@ def extract_and_kill(data, out, draw, batch_sizes):
             stderr=subprocess.DEVNULL,
         )
         while process.poll() is None:
-            claimed = any(out.glob("tiny/.*.claim"))
+            claimed = any(out.glob("tiny/.0*.claim"))
             if claimed and len(list(out.glob("tiny/*-of-*.json"))) > before:
                 break
             if claimed and draw.random() < 0.02:

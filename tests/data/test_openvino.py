@@ -93,6 +93,46 @@ def test_bf16_is_another_precision_of_the_same_encoder(folder):
 
 
 @needs_openvino
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batches_that_were_started_together_keep_apart(folder, precision):
+    """The engine starts a batch before it takes the features of the one before.
+
+    The oracle is an encoder of its own for each batch; a request's outputs are in the same memory.
+    """
+    if precision == "bf16" and not has_fast_bf16():
+        pytest.skip("needs a CPU with bf16")
+    encoder = clip(folder, precision=precision)
+    waiting = []
+    for shift in range(3):
+        pixels_BCHW = pictures(2) + 50 * shift
+        waiting.append(encoder.start(pixels_BCHW))
+        pixels_BCHW.zero_()  # the caller may use its memory again
+    for shift, finish in enumerate(waiting):
+        expected = clip(folder, precision=precision).encode(pictures(2) + 50 * shift)
+        assert relative_error(finish(), expected) < 1e-6
+
+
+@needs_openvino
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_a_model_is_compiled_once(folder, precision, monkeypatch):
+    """Checking the translation compiles it in fp32, which takes seconds for a large model."""
+    import mmcot_data.encoders.openvino_backend as backend
+
+    compiled, compile_model = [], backend.OpenvinoBackend._compile
+
+    def count(self, precision):
+        compiled.append(precision)
+        return compile_model(self, precision)
+
+    monkeypatch.setattr(backend.OpenvinoBackend, "_compile", count)
+    encoder = clip(folder, precision=precision)
+    assert compiled == ["fp32"]
+    again = encoder.at_precision("bf16").at_precision("fp32")
+    assert compiled == ["fp32", "bf16", "fp32"]
+    assert torch.equal(again.encode(pictures(2)), encoder.encode(pictures(2)))
+
+
+@needs_openvino
 @pytest.mark.parametrize("dc5", [False, True])
 def test_detr_takes_pictures_of_any_size(tmp_path, dc5):
     """What depends on the size of the picture it was translated with would show."""

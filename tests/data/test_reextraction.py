@@ -23,7 +23,11 @@ from mmcot_data.extraction import ExtractionConfig, extract_features
 from mmcot_data.extraction.drawn_rows import draw_rows
 from mmcot_data.extraction.reextraction import reextract_features
 from mmcot_data.extraction.row_comparison import compare_rows
-from mmcot_data.extraction.spec_encoder import find_config, load_spec_encoder
+from mmcot_data.extraction.spec_encoder import (
+    NotReextractableError,
+    find_config,
+    load_spec_encoder,
+)
 from mmcot_data.shards.folder import finish_folder
 from mmcot_data.shards.manifest import read_commit, read_manifest, write_commit
 from mmcot_data.shards.store import open_store
@@ -367,13 +371,13 @@ def test_rows_without_features_are_not_drawn(data, tmp_path):
 
 def test_imported_features_are_refused_with_a_reason(tmp_path, data):
     make_feature_set(tmp_path / "set", weights_sha256=None, precision="unknown", backend="unknown")
-    with pytest.raises(ShardError, match=r"that were imported can't be extracted anew"):
+    with pytest.raises(NotReextractableError, match=r"that were imported can't be extracted"):
         reextract_features(tmp_path / "set", data, 3)
 
 
 def test_an_index_that_does_not_know_the_pictures_is_refused(features, data):
     change_index(features, file=pl.lit(None, pl.String))
-    with pytest.raises(ShardError, match=r"does not say which picture the features of question 0"):
+    with pytest.raises(NotReextractableError, match=r"not say which picture the .* question 0"):
         reextract(features, data)
 
 
@@ -531,18 +535,37 @@ def test_the_command_extracts_rows_anew(tiny, data, tmp_path, capsys, monkeypatc
 
 
 def test_the_command_takes_several_sets_with_one_data_set(tiny, data, tmp_path, capsys):
-    """Catches a set that can't be extracted anew and hides the ones after it."""
+    """Catches an imported set that hides the ones after it, or fails the whole root."""
     make_feature_set(tmp_path / "shards" / "imported", weights_sha256=None)
     report = tmp_path / "report.json"
     root = str(tmp_path / "shards")
     command = ["verify", root, "--reextract", "2", "--data", str(data), "--json", str(report)]
-    assert main(command) == 1
+    assert main(command) == 0
     out = capsys.readouterr().out
-    assert "PROBLEM manifest.json: no rows were extracted anew: features of fake that were" in out
+    assert "note manifest.json: no rows were extracted anew: features of fake that were" in out
     imported, made = json.loads(report.read_text())
-    assert imported["reextraction"] is None
-    assert [problem["file"] for problem in imported["problems"]] == ["manifest.json"]
+    assert (imported["problems"], imported["reextraction"]) == ([], None)
+    assert [note["file"] for note in imported["notes"]] == ["manifest.json"]
     assert (made["problems"], made["reextraction"]["num_compared"]) == ([], 2)
+
+
+def test_the_command_notes_pictures_that_an_import_did_not_note(tiny, data, capsys):
+    change_index(tiny, file=pl.lit(None, pl.String))
+    assert main(["verify", str(tiny), "--reextract", "2", "--data", str(data)]) == 0
+    assert "note manifest.json: no rows were extracted anew: index" in capsys.readouterr().out
+
+
+def test_the_command_calls_a_model_that_is_not_there_a_problem(models, data, tmp_path, capsys):
+    """Features that could be extracted anew, were it not for the command or the machine."""
+    root = tmp_path / "shards"
+    extract(data, root, name="vit", model=str(models / "mine"))
+    make_feature_set(root / "imported", weights_sha256=None)
+    command = ["verify", str(root), "--reextract", "2", "--data", str(data)]
+    for options in ([], ["--model", str(models / "nowhere")]):
+        assert main([*command, *options]) == 1
+        out = capsys.readouterr().out
+        assert out.count("PROBLEM manifest.json: no rows were extracted anew") == 1
+        assert out.count("note manifest.json: no rows were extracted anew") == 1
 
 
 def test_the_command_does_not_extract_a_damaged_set_anew(tiny, data, capsys):

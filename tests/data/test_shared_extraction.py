@@ -265,7 +265,7 @@ def test_the_others_take_over_what_a_killed_process_had_claimed(many, tmp_path):
     whole(many, tmp_path / "whole")
     killed = start(many, tmp_path / "out")
     claims = tmp_path / "out/fake"
-    while not list(claims.glob(".*.claim")):
+    while not list(claims.glob(".0*.claim")):
         time.sleep(0.001)
     killed.signal(signal.SIGSTOP)  # it holds its claim while the other one does all the rest
     survivor = start(many, tmp_path / "out")
@@ -288,7 +288,11 @@ def test_killed_again_and_again_at_random_moments(many, tmp_path, container, bat
     draw = random.Random(seed)
     for _ in range(5):
         worker = start(many, tmp_path / "out", draw.choice(batch_sizes), container)
-        time.sleep(draw.uniform(0.03, 0.2))
+        deadline = time.monotonic() + 20
+        while not list((tmp_path / "out/fake").glob(".0*.claim")) and worker.process.is_alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
         worker.signal(signal.SIGKILL)
     start(many, tmp_path / "out", draw.choice(batch_sizes), container).end()
     assert shards_of(tmp_path / "out/fake") == shards_of(tmp_path / "whole/fake"), seed

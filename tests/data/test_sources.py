@@ -17,10 +17,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_encoder import FakeEncoder
 from feature_sets import make_spec
 from PIL import Image
 
+from mmcot_data.cli import main
+from mmcot_data.encoders.base import EncoderConfig
 from mmcot_data.errors import DataError, DiskFullError, ImageError
+from mmcot_data.extraction import ExtractionConfig, extract_features
 from mmcot_data.inspection import PictureFeatures, draw_feature_maps
 from mmcot_data.scienceqa import read_scienceqa
 from mmcot_data.sources import open_source, open_stored, parquet_source, row_groups
@@ -365,6 +369,44 @@ def test_damaged_parquet_files_are_explained(tmp_path):
         open_source(path)
 
 
+@pytest.mark.parametrize("how", ["renamed", "written in place", "removed and written"])
+def test_a_replaced_parquet_file_is_read_anew(tmp_path, how):
+    """Catches tables kept by their path: later extractions in a process got the old pictures."""
+    path = write_table(tmp_path / "t.parquet", [struct(n) for n in range(7)])
+    listed = open_source(path).images
+    assert [image.stored.read() for image in listed] == [picture(n) for n in range(7)]
+    new = write_table(tmp_path / "new", [struct(20 + n) for n in range(5)], row_group_size=2)
+    if how == "renamed":
+        new.replace(path)
+    else:
+        if how == "removed and written":
+            path.unlink()
+        path.write_bytes(new.read_bytes())
+    assert [image.stored.read() for image in listed[:5]] == [picture(20 + n) for n in range(5)]
+    with pytest.raises(ImageError, match="the file has 5 rows"):
+        listed[6].stored.read()
+    assert contents(open_source(path)) == {(f"q{n}", "question"): picture(20 + n) for n in range(5)}
+
+
+def test_a_parquet_file_that_is_replaced_while_it_is_read_is_explained(tmp_path, monkeypatch):
+    """Catches rows of the new file found by the row groups of the old one."""
+    path = write_table(tmp_path / "t.parquet", [struct(n) for n in range(6)], row_group_size=3)
+    new = write_table(tmp_path / "new", [struct(20 + n) for n in range(6)], row_group_size=2)
+    image = open_source(path).images[5]
+    find_ends = parquet_source._row_group_ends
+
+    def replace_file(*args):
+        ends = find_ends(*args)
+        if new.exists():
+            new.replace(path)
+        return ends
+
+    monkeypatch.setattr(parquet_source, "_row_group_ends", replace_file)
+    with pytest.raises(ImageError, match="was replaced while it was read"):
+        image.stored.read()
+    assert image.stored.read() == picture(25)
+
+
 def test_a_row_that_is_gone_is_missing(tmp_path):
     path = write_table(tmp_path / "t.parquet", [struct(0)])
     with pytest.raises(ImageError, match="the file has 1 rows") as caught:
@@ -503,6 +545,23 @@ def test_lists_and_bytes_in_a_saved_dataset(tmp_path, hf):
     assert contents(source) == found_again(source, tmp_path) == expected
 
 
+def test_a_replaced_dataset_is_read_anew(tmp_path, hf):
+    """Catches datasets kept by their path: a second extraction got the old pictures."""
+    data = tmp_path / "birds"
+    make_dataset(hf, [0, 1, 2]).save_to_disk(data)
+    listed = open_source(data).images
+    assert [image.stored.read() for image in listed] == [picture(n) for n in range(3)]
+    make_dataset(hf, [20, 21]).save_to_disk(tmp_path / "new")
+    shutil.rmtree(data)
+    with pytest.raises(DataError, match="birds can't be read as a dataset"):
+        listed[0].stored.read()
+    (tmp_path / "new").rename(data)
+    assert [image.stored.read() for image in listed[:2]] == [picture(20), picture(21)]
+    with pytest.raises(ImageError, match="the dataset has 2 rows"):
+        listed[2].stored.read()
+    assert len(open_source(data).images) == 2
+
+
 def test_rows_of_a_saved_dataset_need_ids_too(tmp_path, hf):
     make_dataset(hf, [0, 1, 0], text=list("abc")).save_to_disk(tmp_path)
     with pytest.raises(DataError, match="no identifier"):
@@ -530,6 +589,55 @@ def test_the_layout_is_recognised_or_asked_for(tmp_path):
     write_scienceqa(tmp_path / "both", flat=False)
     assert open_source(tmp_path / "both").questions is not None
     assert open_source(tmp_path / "both", "images").questions is None
+
+
+@pytest.mark.parametrize("layout", ["images", "parquet"])
+@pytest.mark.parametrize("state", ["finished", "without shard records", "begun", "with questions"])
+def test_feature_sets_within_the_data_are_no_data(tmp_path, layout, state):
+    """Catches index.parquet of --out taken for data: the same command would refuse, run again."""
+    data = tmp_path / "data"
+    if layout == "images":
+        write_files(data, ["a/0.png", "a/1.png"])
+    else:
+        write_table(data / "a/t.parquet", [struct(0), struct(1)])
+    once = contents(open_source(data))
+    config = ExtractionConfig(
+        data=data, out=data / "a/shards", encoder=EncoderConfig(name="fake"), batch_size=2
+    )
+    assert extract_features(config, encoder=FakeEncoder()).num_extracted == 2
+    folder = data / "a/shards/fake"
+    assert (folder / "index.parquet").is_file()
+    if state == "without shard records":
+        for path in folder.glob("*-of-*.json"):
+            path.unlink()
+    elif state == "begun":
+        (folder / "manifest.json").unlink()
+    elif state == "with questions":
+        write_table(data / "a/shards/questions.parquet", [struct(7)])
+        write_files(data / "a/shards", ["drawn.png"])
+    assert contents(open_source(data)) == once
+
+
+def test_the_same_command_twice_where_out_lies_in_the_data(tmp_path, monkeypatch, capsys):
+    """The second run found parquet and pictures, and refused."""
+    monkeypatch.setattr("mmcot_data.extraction.run.load_encoder", lambda _: FakeEncoder())
+    write_files(tmp_path / "photos", ["0.png", "1.png", "x/2.png"])
+    photos, out = str(tmp_path / "photos"), str(tmp_path / "photos/shards")
+    command = ["extract", photos, "--out", out, "--encoder", "fake"]
+    assert main(command) == 0
+    assert "3 rows" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "all of it was there already" in capsys.readouterr().out
+
+
+def test_other_programs_manifests_hide_no_pictures(tmp_path):
+    """manifest.json, plan.json and questions.parquet are names that anyone may give."""
+    write_files(tmp_path, ["app/icon.png", "trip/1.png", "quiz/2.png"])
+    (tmp_path / "app/manifest.json").write_text('{"name": "app"}')
+    (tmp_path / "trip/plan.json").write_text("[]")
+    (tmp_path / "quiz/questions.parquet").write_bytes(b"")
+    names = [image.question_id for image in open_source(tmp_path, "images").images]
+    assert names == ["app/icon.png", "quiz/2.png", "trip/1.png"]
 
 
 def test_what_is_no_data_set_is_explained(tmp_path):
