@@ -13,7 +13,7 @@ demo: .venv/.ready  ## the whole way on the drawn sample: flows, shards, trainin
 test: .venv/.ready  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: .venv/.ready  ## run the tests that take minutes: the demo, shortened, twice
+test-slow: .venv/.ready  ## run the tests that take minutes: the demo shortened, kills, compiled models
 	$(BIN)/python -m pytest -m slow --timeout 600
 
 check: .venv/.ready  ## lint, types, architecture, dependencies, spelling
