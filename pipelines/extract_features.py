@@ -151,7 +151,7 @@ def extract_features(
     backend: Backend = "torch",
     device: str = "auto",
     batch_size: _Count | None = None,
-    pad_to: _Count = 1,
+    pad_to: Literal[1, 32] = 1,
     layout: Layout = "auto",
     id_column: str | None = None,
     image_column: str | None = None,

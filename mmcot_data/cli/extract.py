@@ -128,8 +128,8 @@ def _add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
     speed.add_argument(
         "--pad-to",
         type=int,
+        choices=(1, 32),
         default=1,
-        metavar="PIXELS",
         help="1 encodes only pictures of equal input size together; 32 pads DETR's pictures to "
         "multiples of 32, masked so that features stay the same, for fuller batches on a GPU "
         "(default: %(default)s)",

@@ -12,7 +12,7 @@ from mmcot_data.sources import Layout
 __all__ = ["ExtractionConfig", "allowed_failures"]
 
 _FAILURES = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
-_STRIDE = 32
+_PADDINGS = (1, 32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +47,8 @@ class ExtractionConfig:
     """Pictures encoded together, fewer where they are more elongated than 2:1; None is 8 on a CPU
     and 64 on a GPU."""
     pad_to: int = 1
-    """1 encodes only pictures of equal input size together. A multiple of 32 makes fuller batches
-    for DETR: input sizes that are equal when rounded up to it share a batch."""
+    """1 encodes only pictures of equal input size together. 32 makes fuller batches for DETR: input
+    sizes that are equal when rounded up to it share a batch. More would be mostly padding."""
     max_failures: str = "1%"
     """Pictures that may fail: a number, or a percentage of the pictures asked for."""
 
@@ -63,8 +63,8 @@ class ExtractionConfig:
         for name, number in (("shard_size", self.shard_size), ("batch_size", self.batch_size)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} is {number}, expected at least 1")
-        if self.pad_to != 1 and (self.pad_to < 1 or self.pad_to % _STRIDE):
-            raise ValueError(f"pad_to is {self.pad_to}, expected 1 or a multiple of {_STRIDE}")
+        if self.pad_to not in _PADDINGS:
+            raise ValueError(f"pad_to is {self.pad_to}, expected 1 or 32")
         allowed_failures(self.max_failures, 0)
 
 

@@ -661,6 +661,7 @@ def test_an_artifact_root_of_other_questions_is_refused(data, out, tmp_path):
         {"dtype": "bfloat16"},
         {"layout": "zip"},
         {"pad_to": 16},
+        {"pad_to": 64},
         {"pad_to": 0},
         {"shard_size": 0},
         {"batch_size": 0},
