@@ -3,21 +3,25 @@
 MmcotError
   x DataError          a record, table or folder of a data set is not what it should be
   x ImageError         one picture cannot be used (a listed outcome of extraction)
+  x DownloadError      a file cannot be fetched, or is not the one that was published
   x EncoderError       a model cannot be found, loaded or does not fit its spec
   x ShardError         a feature set, shard or index is damaged, unfinished or not the one asked for
     x SpecMismatchError    the folder holds features that were made in another way
     x FolderLockedError    another process writes into the feature set
   x ExtractionError    extraction stopped; what is complete stays and is used by the next run
   x DiskFullError      there is no room for a file; nothing half-written stays
+  x GenerationError    text generation stopped; what is complete stays and is used by the next run
   x TrainingError      a run folder or checkpoint does not fit the request
 """
 
 __all__ = [
     "DataError",
     "DiskFullError",
+    "DownloadError",
     "EncoderError",
     "ExtractionError",
     "FolderLockedError",
+    "GenerationError",
     "ImageError",
     "MmcotError",
     "ShardError",
@@ -49,6 +53,10 @@ class ImageError(MmcotError):
         self.reason = reason
 
 
+class DownloadError(MmcotError):
+    """A file cannot be fetched, or is not the one that was published."""
+
+
 class EncoderError(MmcotError):
     """A model cannot be found, loaded, or does not fit its spec."""
 
@@ -71,6 +79,10 @@ class DiskFullError(MmcotError):
 
 class ExtractionError(MmcotError):
     """Extraction stopped; what is complete stays and is used by the next run."""
+
+
+class GenerationError(MmcotError):
+    """Text generation stopped; what is complete stays and is used by the next run."""
 
 
 class TrainingError(MmcotError):
