@@ -30,16 +30,21 @@ from mmcot_data.questions import OPTION_LETTERS, Question
 __all__ = [
     "PROMPT_FORMATS",
     "RATIONALE_FORMATS",
+    "TARGET_FORMATS",
     "Prompt",
     "build_prompt",
     "gold_rationale",
     "parse_answer",
+    "rationale_target",
 ]
 
 PROMPT_FORMATS = ("QCM-A", "QCM-E", "QCM-LE", "QCMG-A", "QCM-LEA", "QCM-ALE")
 RATIONALE_FORMATS = ("QCM-E", "QCM-LE")
 """The formats of stage 1: their output is a rationale that stage 2 can read."""
+TARGET_FORMATS = ("QCM-E", "QCM-LE", "QCM-LEA", "QCM-ALE")
+"""The formats in which the model writes a rationale."""
 
+_CUE = "Solution:"
 _ANSWER = re.compile(r"The answer is \(([A-Z])\)")
 
 
@@ -119,6 +124,41 @@ def gold_rationale(question: Question, prompt_format: str, *, quirks: bool = Tru
     return _one_line(
         f"Solution: {solution}" if prompt_format == "QCM-E" else f"Solution: {lecture} {solution}"
     )
+
+
+def rationale_target(
+    question: Question, prompt_format: str, rationale: str, answer: int | None
+) -> str | None:
+    """What the model should write where a rationale stands in for the data set's own.
+
+    A student of Fine-tune-CoT (Ho et al., arXiv 2212.10071) learns such targets: with QCM-LEA the
+    teacher's rationale and then the answer.
+
+    Args:
+        question: The question.
+        prompt_format: One of ``TARGET_FORMATS``.
+        rationale: With or without ``Solution:`` at the front.
+        answer: The choice that the rationale draws; None takes the data set's.
+
+    Returns:
+        The target; None if it needs the answer, and neither names one.
+
+    Raises:
+        DataError: If the format has no rationale in its target.
+    """
+    if prompt_format not in TARGET_FORMATS:
+        raise DataError(
+            f"the model writes no rationale in {prompt_format}: a target can be given for "
+            f"{', '.join(TARGET_FORMATS)}"
+        )
+    text = _one_line(rationale).removeprefix(_CUE).strip()
+    if prompt_format in RATIONALE_FORMATS:
+        return f"{_CUE} {text}".strip()
+    answer = question.answer if answer is None else answer
+    if answer is None:
+        return None
+    sentence = f"The answer is ({OPTION_LETTERS[answer]})."
+    return f"{text} {sentence}" if prompt_format == "QCM-LEA" else f"{sentence} BECAUSE: {text}"
 
 
 def parse_answer(text: str, num_choices: int) -> int | None:

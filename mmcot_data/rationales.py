@@ -4,27 +4,48 @@ A question may have several samples. Whether one is good enough to train on is a
 deletion, so that other filters stay possible later.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import polars as pl
 
 from mmcot_data.errors import DataError
+from mmcot_data.growing_artifact import Row
 from mmcot_data.prompts import gold_rationale
 from mmcot_data.questions import Question
-from mmcot_data.text_artifacts import read_artifact, write_artifact
+from mmcot_data.text_artifacts import (
+    read_artifact,
+    read_made_by,
+    write_artifact,
+    write_artifact_once,
+)
 
 __all__ = [
+    "KEEP_RULES",
+    "RATIONALE_KEY",
+    "RATIONALE_SCHEMA",
+    "KeepRule",
     "Rationale",
     "gold_rationales",
+    "kept_marks",
     "kept_rationales",
+    "kept_samples",
+    "majority_answers",
+    "mark_kept",
     "read_rationales",
     "write_rationales",
+    "write_rationales_once",
 ]
 
-_SCHEMA = pl.Schema(
+KeepRule = Literal["all", "correct", "majority"]
+"""Which rationales are to be used: all, those of the right answer, or those of the answer that most
+samples of the question give."""
+KEEP_RULES: tuple[KeepRule, ...] = get_args(KeepRule)
+
+RATIONALE_SCHEMA = pl.Schema(
     {
         "question_id": pl.String(),
         "sample": pl.Int32(),
@@ -36,7 +57,8 @@ _SCHEMA = pl.Schema(
         "prompt_format": pl.String(),
     }
 )
-_KEY = ("question_id", "sample")
+RATIONALE_KEY = ("question_id", "sample")
+_NULLABLE = ("answer", "correct")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,9 +99,24 @@ def write_rationales(
     Raises:
         DataError: If ``(question_id, sample)`` occurs twice, or a question is unknown.
     """
-    table = pl.DataFrame([asdict(rationale) for rationale in rationales], schema=_SCHEMA)
+    table = pl.DataFrame([asdict(rationale) for rationale in rationales], schema=RATIONALE_SCHEMA)
     _check_known(path, table, questions)
-    write_artifact(path, table, _KEY, made_by)
+    write_artifact(path, table, RATIONALE_KEY, made_by)
+
+
+def write_rationales_once(
+    path: Path, rationales: Iterable[Rationale], made_by: dict[str, Any]
+) -> bool:
+    """Write a rationales table if it is not there, and see that it is the same if it is.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        DataError: If another table stands there, or ``(question_id, sample)`` occurs twice.
+    """
+    table = pl.DataFrame([asdict(rationale) for rationale in rationales], schema=RATIONALE_SCHEMA)
+    return write_artifact_once(path, table, RATIONALE_KEY, made_by)
 
 
 def read_rationales(path: Path, questions: Iterable[Question] | None = None) -> list[Rationale]:
@@ -93,7 +130,7 @@ def read_rationales(path: Path, questions: Iterable[Question] | None = None) -> 
         DataError: If the file is absent or not a rationales table, ``(question_id, sample)``
             occurs twice, or a question is unknown.
     """
-    table = read_artifact(path, _SCHEMA, _KEY, nullable=("answer", "correct"))
+    table = read_artifact(path, RATIONALE_SCHEMA, RATIONALE_KEY, _NULLABLE)
     _check_known(path, table, questions)
     return [Rationale(**row) for row in table.iter_rows(named=True)]
 
@@ -105,6 +142,77 @@ def kept_rationales(rationales: Iterable[Rationale]) -> dict[str, str]:
         if rationale.kept:
             texts.setdefault(rationale.question_id, rationale.rationale)
     return texts
+
+
+def kept_samples(rationales: Iterable[Rationale]) -> dict[str, list[Rationale]]:
+    """All kept samples of each question in their order, by question id; others are absent."""
+    samples: dict[str, list[Rationale]] = {}
+    for rationale in sorted(rationales, key=lambda rationale: rationale.sample):
+        if rationale.kept:
+            samples.setdefault(rationale.question_id, []).append(rationale)
+    return samples
+
+
+def majority_answers(rows: Iterable[Row]) -> dict[str, int]:
+    """What most samples of a question answer (self-consistency, Wang et al., arXiv 2203.11171).
+
+    Args:
+        rows: With ``question_id``, ``sample`` and ``answer``. Null answers do not vote.
+
+    Returns:
+        The answer by question id, of the questions with a vote; among equally many votes, the one
+        whose first sample is earliest.
+    """
+    votes: dict[str, Counter[int]] = {}
+    for row in sorted(rows, key=lambda row: row["sample"]):
+        if row["answer"] is not None:
+            votes.setdefault(row["question_id"], Counter())[row["answer"]] += 1
+    return {question_id: counts.most_common(1)[0][0] for question_id, counts in votes.items()}
+
+
+def kept_marks(rows: Iterable[Row], rule: KeepRule) -> list[bool]:
+    """Which rationales a rule keeps. None is deleted, so that another rule stays possible.
+
+    Args:
+        rows: All rows of a producer, with the columns of ``RATIONALE_SCHEMA``.
+        rule: See ``KeepRule``. An unknown or unparsable answer is neither right nor a majority.
+
+    Returns:
+        The new values of ``kept``, in the order of the rows.
+    """
+    rows = list(rows)
+    if rule == "correct":
+        return [row["correct"] is True for row in rows]
+    if rule == "majority":
+        majority = majority_answers(rows)
+        return [
+            row["answer"] is not None and row["answer"] == majority[row["question_id"]]
+            for row in rows
+        ]
+    return [True for _ in rows]
+
+
+def mark_kept(path: Path, rule: KeepRule) -> tuple[int, int, int]:
+    """Set the column ``kept`` of a rationales table by a rule, in one step.
+
+    Args:
+        path: The table; its other columns and what it says of its making stay.
+        rule: See ``KeepRule``.
+
+    Returns:
+        How many rationales are kept, how many there are, and how many marks changed.
+
+    Raises:
+        DataError: If the file is absent or not a rationales table.
+    """
+    made_by = read_made_by(path)
+    checked = read_artifact(path, RATIONALE_SCHEMA, RATIONALE_KEY, _NULLABLE)
+    marks = pl.Series("kept", kept_marks(checked.iter_rows(named=True), rule), dtype=pl.Boolean)
+    num_changed = int((marks != checked["kept"]).sum())
+    if num_changed:
+        table = pl.read_parquet(path).with_columns(marks)
+        write_artifact(path, table, RATIONALE_KEY, made_by | {"kept": rule})
+    return int(marks.sum()), checked.height, num_changed
 
 
 def gold_rationales(

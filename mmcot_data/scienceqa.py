@@ -10,7 +10,6 @@ The layout (Lu et al. 2022, https://github.com/lupantech/ScienceQA)::
                        image_2.png, choice_0.png, ...
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from mmcot_data.errors import DataError
 from mmcot_data.image_folders import find_image_folders, list_image_files
 from mmcot_data.questions import SPLITS, Question
 from mmcot_data.split_lists import question_places
+from mmcot_data.strict_json import parse_json
 
 __all__ = ["QuestionImage", "ScienceQA", "read_scienceqa"]
 
@@ -147,20 +147,12 @@ def _read_object(path: Path) -> dict[str, Any]:
             "says, or draw a data set with `mmcot-data sample OUT`"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not valid JSON: expected text in UTF-8: {error}") from error
+    content = parse_json(text, str(path))
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} occurs more than once in an object")
     return content
 
 

@@ -15,7 +15,13 @@ import polars as pl
 from mmcot_data.errors import DataError
 from mmcot_data.files import write_parquet
 
-__all__ = ["artifact_path", "read_artifact", "read_made_by", "write_artifact"]
+__all__ = [
+    "artifact_path",
+    "read_artifact",
+    "read_made_by",
+    "write_artifact",
+    "write_artifact_once",
+]
 
 _MADE_BY = "made_by"
 
@@ -55,6 +61,29 @@ def write_artifact(
     """
     _check_key(path, table, key)
     write_parquet(path, table, {_MADE_BY: json.dumps(made_by, ensure_ascii=False, sort_keys=True)})
+
+
+def write_artifact_once(
+    path: Path, table: pl.DataFrame, key: Sequence[str], made_by: dict[str, Any]
+) -> bool:
+    """Write a text artifact if it is not there, and see that it is the same if it is.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        DataError: If another one stands there.
+    """
+    if not path.exists():
+        write_artifact(path, table, key, made_by)
+        return True
+    there = pl.read_parquet(path)
+    if read_made_by(path) != json.loads(json.dumps(made_by)) or not there.equals(table):
+        raise DataError(
+            f"{path} exists and holds something else: choose another name for what is to be made, "
+            "or delete the file"
+        )
+    return False
 
 
 def read_artifact(

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from mmcot_data.inputs import ModelInput
+from mmcot_data.tokens import encode
 
 __all__ = ["Collator", "Example", "ExampleDataset", "FeatureSource", "LengthSampler", "tokenize"]
 
@@ -52,15 +53,11 @@ def tokenize(
         max_source: Most tokens of a source.
         max_target: Most tokens of a target.
     """
-    if not inputs:
-        return []
-    sources = [text.source for text in inputs]
-    targets = [text.target or "" for text in inputs]
-    source_ids = tokenizer(sources, truncation=True, max_length=max_source)["input_ids"]
-    target_ids = tokenizer(targets, truncation=True, max_length=max_target)["input_ids"]
+    sources = encode(tokenizer, [text.source for text in inputs], max_source)
+    targets = encode(tokenizer, [text.target or "" for text in inputs], max_target)
     return [
-        Example(text.question_id, input_ids, labels)
-        for text, input_ids, labels in zip(inputs, source_ids, target_ids, strict=True)
+        Example(text.question_id, source.ids, target.ids)
+        for text, source, target in zip(inputs, sources, targets, strict=True)
     ]
 
 

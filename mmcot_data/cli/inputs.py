@@ -1,18 +1,40 @@
 """``mmcot-data inputs``: what the model will see."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path
 from mmcot_data.questions import split_names
 
+if TYPE_CHECKING:
+    from mmcot_data.inputs import InputTokens, ModelInput
+    from mmcot_data.questions import Question
+    from mmcot_data.rationales import Rationale
+
 __all__ = ["add_parser"]
 
+_STAGE_FORMATS = {
+    "rationale": ("QCM-E", "QCM-LE"),
+    "answer": ("QCMG-A", "QCM-A", "QCM-LEA", "QCM-ALE"),
+}
+_MAX_RATIONALE = 512
+_MAX_ANSWER = 64
+
 _EXAMPLES = """\
-  stage 1, to rationales:   mmcot-data inputs shards --prompt-format QCM-LE --out stage1.jsonl
-  stage 2, to answers:      mmcot-data inputs shards --prompt-format QCMG-A --out stage2.jsonl
-  with others' texts:       mmcot-data inputs shards --prompt-format QCMG-A --split test \\
-                              --captions scienceqa --rationales my-run --out stage2.parquet
+  stage 1, to rationales:   mmcot-data inputs shards --stage rationale --out stage1.jsonl
+  stage 2, to answers:      mmcot-data inputs shards --stage answer --out stage2.jsonl
+  with others' texts:       mmcot-data inputs shards --stage answer --prompt-format QCMG-A \\
+                              --split test --captions scienceqa --rationales stage1 \\
+                              --out stage2.parquet
+  what a model cuts off:    mmcot-data inputs shards --prompt-format QCM-LE \\
+                              --tokenizer declare-lab/flan-alpaca-base --out stage1.parquet
+  what a student learns:    mmcot-data inputs shards --prompt-format QCM-LEA --split train \\
+                              --target-rationales teacher --out student.jsonl
+
+Columns: question_id, source, target; with --tokenizer source_tokens and target_tokens (of the whole
+texts), source_cut and target_cut (the ends that exceed the limits and that the model does not see).
 """
 
 
@@ -31,8 +53,13 @@ def add_parser(commands: Subcommands) -> None:
         "artifacts", type=Path, metavar="ARTIFACTS", help="artifact root, with questions.parquet"
     )
     parser.add_argument(
+        "--stage",
+        choices=tuple(_STAGE_FORMATS),
+        help="rationale: stage 1, QCM-E unless --prompt-format says QCM-LE; answer: stage 2, "
+        "QCMG-A unless it says QCM-A, QCM-LEA or QCM-ALE",
+    )
+    parser.add_argument(
         "--prompt-format",
-        required=True,
         choices=PROMPT_FORMATS,
         help="Q question, C context, M choices, G rationale -> L lecture, E solution, A answer",
     )
@@ -42,30 +69,127 @@ def add_parser(commands: Subcommands) -> None:
         metavar="PRODUCER",
         help="rationales/PRODUCER.parquet, for QCMG-A (default: the data set's own)",
     )
+    parser.add_argument(
+        "--target-rationales",
+        metavar="PRODUCER",
+        help="rationales/PRODUCER.parquet, whose kept samples are what the model should write, one "
+        "row each; questions without one are left out",
+    )
     parser.add_argument("--split", choices=split_names(), help="only these questions")
+    tokens = parser.add_argument_group("lengths")
+    tokens.add_argument(
+        "--tokenizer",
+        metavar="MODEL",
+        help="a model's folder or hub id, or a run folder: adds lengths in tokens and what is cut",
+    )
+    tokens.add_argument(
+        "--max-source", type=int, default=512, help="tokens of a source (default: %(default)s)"
+    )
+    tokens.add_argument(
+        "--max-target",
+        type=int,
+        help=f"tokens of a target (default: {_MAX_RATIONALE} for a rationale, {_MAX_ANSWER} for an "
+        "answer, and their sum for both, as mmcot-train has it)",
+    )
     parser.add_argument(
         "--out", type=local_path, required=True, metavar="FILE", help=".parquet or .jsonl"
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from mmcot_data.captions import read_captions
     from mmcot_data.inputs import model_inputs, write_inputs
     from mmcot_data.questions import read_questions, select_split
-    from mmcot_data.rationales import kept_rationales, read_rationales
+
+    prompt_format = _prompt_format(arguments)
+    for name in ("max_source", "max_target"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            arguments.fail(f"--{name.replace('_', '-')} is {value}, expected at least 1")
+    questions = read_questions(arguments.artifacts)
+    captions, rationales, targets = _texts(arguments, questions)
+    if arguments.split is not None:
+        questions = select_split(questions, arguments.split)
+    rows = model_inputs(questions, prompt_format, captions, rationales, targets=targets)
+    tokens = _tokens(arguments, prompt_format, rows)
+    write_inputs(arguments.out, rows, tokens)
+    print(f"{arguments.out}: {_count(rows, questions)} as {prompt_format}")
+    if tokens is not None:
+        _print_lengths(tokens)
+    return 0
+
+
+def _prompt_format(arguments: argparse.Namespace) -> str:
+    stage, given = arguments.stage, arguments.prompt_format
+    if stage is None and given is None:
+        arguments.fail("give --stage, --prompt-format, or both")
+    if stage is None:
+        return str(given)
+    if given is None:
+        return _STAGE_FORMATS[stage][0]
+    if given not in _STAGE_FORMATS[stage]:
+        arguments.fail(
+            f"--stage {stage} takes --prompt-format {', '.join(_STAGE_FORMATS[stage])}; got {given}"
+        )
+    return str(given)
+
+
+def _texts(
+    arguments: argparse.Namespace, questions: "Sequence[Question]"
+) -> tuple[
+    Mapping[str, str] | None,
+    Mapping[str, str] | None,
+    "Mapping[str, Sequence[Rationale]] | None",
+]:
+    """Captions, rationales to show, and rationales to write, by question id."""
+    from mmcot_data.captions import read_captions
+    from mmcot_data.rationales import kept_rationales, kept_samples, read_rationales
     from mmcot_data.text_artifacts import artifact_path
 
     root = arguments.artifacts
-    questions = read_questions(root / "questions.parquet")
-    captions = rationales = None
+    captions = shown = written = None
     if arguments.captions is not None:
         captions = read_captions(artifact_path(root, "captions", arguments.captions))
     if arguments.rationales is not None:
         path = artifact_path(root, "rationales", arguments.rationales)
-        rationales = kept_rationales(read_rationales(path, questions))
-    if arguments.split is not None:
-        questions = select_split(questions, arguments.split)
-    rows = model_inputs(questions, arguments.prompt_format, captions, rationales)
-    write_inputs(arguments.out, rows)
-    print(f"{arguments.out}: {len(rows)} questions as {arguments.prompt_format}")
-    return 0
+        shown = kept_rationales(read_rationales(path, questions))
+    if arguments.target_rationales is not None:
+        path = artifact_path(root, "rationales", arguments.target_rationales)
+        written = kept_samples(read_rationales(path, questions))
+    return captions, shown, written
+
+
+def _tokens(
+    arguments: argparse.Namespace, prompt_format: str, rows: "Sequence[ModelInput]"
+) -> "list[InputTokens] | None":
+    if arguments.tokenizer is None:
+        return None
+    from mmcot_data.inputs import count_tokens
+    from mmcot_data.tokens import load_tokenizer
+
+    max_target = arguments.max_target
+    if max_target is None:
+        output = prompt_format.partition("-")[2]
+        max_target = (_MAX_RATIONALE if output != "A" else 0) + (
+            _MAX_ANSWER if "A" in output else 0
+        )
+    tokenizer = load_tokenizer(arguments.tokenizer, arguments.stage)
+    return count_tokens(tokenizer, rows, max_source=arguments.max_source, max_target=max_target)
+
+
+def _count(rows: "Sequence[ModelInput]", questions: "Sequence[Question]") -> str:
+    covered = len({row.question_id for row in rows})
+    text = f"{len(rows)} questions" if len(rows) == covered else f"{len(rows)} rows"
+    if (len(rows), len(questions)) != (covered, covered):
+        text += f" of {covered} of {len(questions)} questions"
+    return text
+
+
+def _print_lengths(tokens: "Sequence[InputTokens]") -> None:
+    for name in ("source", "target"):
+        counts = [getattr(row, f"{name}_tokens") for row in tokens]
+        known = sorted(count for count in counts if count is not None)
+        if not known:
+            continue
+        num_cut = sum(getattr(row, f"{name}_cut") != "" for row in tokens)
+        middle, most = known[len(known) // 2], known[-1]
+        print(f"{name}s: median {middle} tokens, longest {most}, {num_cut} are cut off")
