@@ -55,6 +55,13 @@ class GrowingArtifact:
     def __getitem__(self, key: Key) -> Row:
         return self._rows[key]
 
+    @property
+    def notes(self) -> dict[str, Any] | None:
+        """What the finished table says of its making beside the settings; None if rows changed."""
+        if self._written is None:
+            return None
+        return {name: value for name, value in self._written.items() if name != "settings"}
+
     def rows(self) -> list[Row]:
         """All rows, in no order."""
         return list(self._rows.values())

@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from mmcot_data.prompts import TARGET_FORMATS
+
 __all__ = ["RECIPES", "Recipe", "Stage", "TrainConfig", "recipe_of"]
 
 Stage = Literal["rationale", "answer", "both"]
@@ -80,6 +82,12 @@ class TrainConfig:
     rationales: str | None = None
     """Producer, or .parquet file, of the rationales that are read where only the answer stage is
     trained."""
+    train_rationales: str | None = None
+    """Producer, or .parquet file, of the rationales that the answer stage learns from; None takes
+    gold ones of the form of those that are tested, or the tested table if it covers the split."""
+    target_rationales: str | None = None
+    """Producer, or .parquet file, whose kept rationales are what the model learns to write, instead
+    of gold ones. Each sample is a training example."""
     image_roles: tuple[str, ...] = ("question",)
     """The first of these roles that a question has is its picture."""
     train_split: str = "train"
@@ -117,6 +125,17 @@ class TrainConfig:
             raise ValueError(
                 "--rationales is read by --stage answer --prompt-format QCMG-A only; "
                 f"got --stage {self.stage} --prompt-format {self.prompt_format}"
+            )
+        if self.train_rationales and self.stage != "both" and self.prompt_format != "QCMG-A":
+            raise ValueError(
+                "--train-rationales are what the second stage reads: they go with --stage both, or "
+                f"--stage answer --prompt-format QCMG-A; got --stage {self.stage} --prompt-format "
+                f"{self.prompt_format}"
+            )
+        if self.target_rationales and self.prompt_format not in TARGET_FORMATS:
+            raise ValueError(
+                f"--target-rationales need a format whose target has a rationale: "
+                f"{', '.join(TARGET_FORMATS)}; got {self.prompt_format}"
             )
         if self.prompt_format == "QCMG-A" and self.rationales is None:
             raise ValueError(

@@ -7,10 +7,13 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from mmcot_data.row_sampling import Sampling
 from mmcot_model.batches import Collator, Example
 from mmcot_model.fusion import FusionT5
 
 __all__ = ["Generation", "generate"]
+
+_GREEDY = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,12 @@ def generate(
     *,
     max_new_tokens: int,
     batch_size: int,
+    sampling: Sampling = _GREEDY,
+    seeds: Sequence[int] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_batch: Callable[[Sequence[int], Sequence[Generation]], None] | None = None,
 ) -> list[Generation]:
-    """Greedy generation, in batches of like length; a picture is encoded once for all its tokens.
+    """Generate in batches of like length; a picture is encoded once for all its tokens.
 
     Args:
         model: Moved nowhere: inputs go to the device it is on.
@@ -41,7 +47,10 @@ def generate(
         collate: Makes batches and fetches features.
         max_new_tokens: Limit of a text.
         batch_size: Questions at once.
+        sampling: How tokens are chosen; greedily by default.
+        seeds: Of each example, where tokens are drawn: a text depends on its own alone.
         on_progress: Called with (done, all) after each batch.
+        on_batch: Called after each batch with the positions of its examples and what was written.
 
     Returns:
         One generation an example, in the order of ``examples``.
@@ -57,7 +66,8 @@ def generate(
             tokens_BT = generator.generate(
                 **{name: tensor.to(model.device) for name, tensor in batch.items()},
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
+                do_sample=False,  # where tokens are drawn, the processors do it
+                logits_processor=sampling.processors([seeds[i] for i in indices] if seeds else []),
             )
         texts = tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)
         ended_B = (tokens_BT == tokenizer.eos_token_id).any(dim=1).tolist()
@@ -65,6 +75,8 @@ def generate(
             generations[index] = Generation(
                 examples[index].question_id, text.strip(), "stop" if ended else "length"
             )
+        if on_batch is not None:
+            on_batch(indices, [generations[index] for index in indices])
         if on_progress is not None:
             on_progress(len(generations), len(order))
     return [generations[index] for index in range(len(examples))]

@@ -14,15 +14,17 @@ Its parts, in the order in which they appear:
 import importlib.metadata
 import json
 import platform
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from mmcot_data.errors import TrainingError
 from mmcot_data.files import write_json
+from mmcot_data.shards.remote import is_remote
 from mmcot_model.config import TrainConfig
 from mmcot_model.run_inputs import RunInputs
 
-__all__ = ["claim_folder", "finish_folder", "read_run"]
+__all__ = ["claim_folder", "finish_folder", "read_config", "read_run"]
 
 
 def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> None:
@@ -82,6 +84,28 @@ def finish_folder(config: TrainConfig, inputs: RunInputs) -> None:
 
 def _place(features: Path | str) -> str:
     return features if isinstance(features, str) else str(features.resolve())
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The settings of a run, finished or not.
+
+    Raises:
+        TrainingError: If the folder holds no run, or its settings are damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise TrainingError(f"{path} does not exist; expected the output folder of an mmcot-train")
+    found = _read_object(path)
+    values = {field.name: found[field.name] for field in fields(TrainConfig) if field.name in found}
+    try:
+        for name in ("artifacts", "output"):
+            values[name] = Path(values[name])
+        if values.get("features") is not None and not is_remote(values["features"]):
+            values["features"] = Path(values["features"])
+        values["image_roles"] = tuple(values["image_roles"])
+        return TrainConfig(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path}: not the settings of a run: {error!r}") from error
 
 
 def read_run(folder: Path) -> dict[str, Any]:

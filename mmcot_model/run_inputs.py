@@ -16,7 +16,7 @@ from mmcot_data.shards.store import open_store
 from mmcot_data.text_artifacts import artifact_path
 from mmcot_model.config import TrainConfig
 
-__all__ = ["RunInputs", "read_inputs"]
+__all__ = ["RunInputs", "check_coverage", "read_inputs"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,11 @@ class RunInputs:
     features: FeatureSet | None
     captions: Mapping[str, str] | None
     rationales: Path | None
-    """The table of the rationales that are given, if any."""
+    """The table of the rationales that are given for the test, if any."""
+    train_rationales: Path | None
+    """The table of those that the answer stage learns from, if any is given."""
+    target_rationales: Path | None
+    """The table of those that the model learns to write, if any is given."""
     sha256: Mapping[str, str]
     """Digests of the files that decide what the run reads."""
 
@@ -59,21 +63,14 @@ def read_inputs(config: TrainConfig) -> RunInputs:
     if config.captions is not None:
         files["captions"] = artifact_path(config.artifacts, "captions", config.captions)
         captions = read_captions(files["captions"])
-    if config.rationales is not None:
-        given = Path(config.rationales)
-        is_file = given.suffix == ".parquet"
-        files["rationales"] = (
-            given if is_file else artifact_path(config.artifacts, "rationales", config.rationales)
-        )
-        if not files["rationales"].is_file():
-            raise TrainingError(
-                f"{files['rationales']} does not exist: expected a producer's table of rationales"
-            )
+    for name in ("rationales", "train_rationales", "target_rationales"):
+        if (given := getattr(config, name)) is not None:
+            files[name] = _rationale_table(config.artifacts, given)
     features, sha256 = None, {}
     if config.features is not None:
         store = open_store(config.features)
         features = FeatureSet(store, roles=config.image_roles)
-        _check_coverage(config, features, store.read_index(), {"training": train, "test": test})
+        check_coverage(config, features, store.read_index(), {"training": train, "test": test})
         sha256["features"] = store.manifest.sha256
     return RunInputs(
         questions=questions,
@@ -82,17 +79,43 @@ def read_inputs(config: TrainConfig) -> RunInputs:
         features=features,
         captions=captions,
         rationales=files.get("rationales"),
+        train_rationales=files.get("train_rationales"),
+        target_rationales=files.get("target_rationales"),
         sha256=sha256 | {name: file_sha256(path) for name, path in files.items()},
     )
 
 
-def _check_coverage(
+def _rationale_table(artifacts: Path, given: str) -> Path:
+    """The table of a producer's name, or the file itself."""
+    path = Path(given)
+    if path.suffix != ".parquet":
+        path = artifact_path(artifacts, "rationales", given)
+    if not path.is_file():
+        there = sorted(file.stem for file in (artifacts / "rationales").glob("*.parquet"))
+        raise TrainingError(
+            f"{path} does not exist: expected a producer's table of rationales; there are: "
+            f"{', '.join(there) or 'none'}"
+        )
+    return path
+
+
+def check_coverage(
     config: TrainConfig,
     features: FeatureSet,
     index: pl.DataFrame,
     splits: Mapping[str, Sequence[Question]],
 ) -> None:
-    """A question is without a picture only if it has none, or extraction listed why."""
+    """See that a question is without a picture only if it has none, or extraction listed why.
+
+    Args:
+        config: Names the feature set, the artifact root and the image roles.
+        features: The feature set.
+        index: Its index.
+        splits: The questions that are asked, by what they are for.
+
+    Raises:
+        TrainingError: If pictures of the questions were never extracted.
+    """
     outcomes = {
         (question_id, role): status
         for question_id, role, status in index.select("question_id", "role", "status").iter_rows()

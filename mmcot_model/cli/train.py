@@ -4,16 +4,20 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mmcot_data.errors import MmcotError, how_to_install
 from mmcot_data.prompts import PROMPT_FORMATS
 from mmcot_data.questions import split_names
-from mmcot_data.shards.remote import is_remote
-from mmcot_model.config import RECIPES, TrainConfig, recipe_of
+from mmcot_model.cli.options import (
+    add_model_option,
+    add_optimization_options,
+    add_reading_options,
+    config_from,
+)
+from mmcot_model.config import TrainConfig
 
-__all__ = ["build_parser", "config_from", "main"]
+__all__ = ["build_parser", "main"]
 
 _EPILOG = """\
 examples:
@@ -25,6 +29,10 @@ examples:
       the same without pictures, for comparison
   mmcot-train --features shards/detr --stage answer --prompt-format QCM-A
       one stage: the answer without a rationale
+  mmcot-train --features shards/detr --train-rationales stage1-kfold
+      stage 2 learns from generated rationales, as it is tested (mmcot-data rationales stage1-kfold)
+  mmcot-train --features shards/detr --target-rationales teacher
+      stage 1 learns what a teacher wrote (mmcot-data rationales teacher), not the gold rationales
   mmcot-train --features shards/detr --resume
       go on with a run that was stopped
 
@@ -42,20 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    data = parser.add_argument_group("what it reads")
-    data.add_argument(
-        "--features",
-        type=_feature_set,
-        metavar="DIR",
-        help="feature set, as shards/detr, or its URL, as s3://bucket/shards/detr",
-    )
-    data.add_argument(
-        "--artifacts",
-        type=Path,
-        metavar="DIR",
-        help="artifact root with questions.parquet (default: the folder that holds --features)",
-    )
-    data.add_argument("--captions", metavar="PRODUCER", help="add captions/PRODUCER.parquet")
+    data = add_reading_options(parser)
     data.add_argument(
         "--rationales",
         metavar="PRODUCER",
@@ -63,14 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
         "run, to answer from (--stage answer with QCMG-A)",
     )
     data.add_argument(
-        "--image-roles",
-        nargs="+",
-        default=["question"],
-        metavar="ROLE",
-        help="the first role that a question has is its picture; `question choice_0` is the "
-        "reference's rule (default: question)",
+        "--train-rationales",
+        metavar="PRODUCER",
+        help="a table as above, that the answer stage learns from, such as stage1-kfold (default: "
+        "gold ones of the form of the tested ones)",
     )
-    data.add_argument("--train-split", choices=split_names(), default="train")
     data.add_argument("--test-split", choices=split_names(), default="test")
 
     what = parser.add_argument_group("what it trains")
@@ -81,90 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the rationale stage, QCM-E (default) or QCM-LE; with --stage answer one of "
         "QCM-A (default), QCMG-A, QCM-LEA, QCM-ALE",
     )
-    what.add_argument(
-        "--model",
-        default="tiny",
-        help="`tiny` (trained from scratch, tokenizer included), or a folder or hub id of a T5 "
-        "or FusionT5 (default: tiny)",
-    )
+    add_model_option(what)
     what.add_argument(
         "--output", type=Path, metavar="DIR", help="run folder (default: runs/FEATURES-MODEL)"
     )
     what.add_argument("--resume", action="store_true", help="go on with the run in --output")
 
-    how = parser.add_argument_group("how it trains (defaults: tiny / any other model)")
-    tiny, default = RECIPES["tiny"], RECIPES["default"]
-
-    def option(flag: str, kind: type, text: str) -> None:
-        name = flag.lstrip("-").replace("-", "_")
-        values = f"{getattr(tiny, name)} / {getattr(default, name)}"
-        how.add_argument(flag, type=kind, help=f"{text} ({values})")
-
-    option("--rationale-epochs", float, "passes of stage 1 over the training split")
-    option("--answer-epochs", float, "passes of stage 2")
-    option("--batch-size", int, "questions a step and device")
-    option("--learning-rate", float, "of AdamW at its peak; it falls to 0 linearly")
-    option("--warmup", float, "share of the steps in which the learning rate rises")
-    option("--length-window", int, "batches that are sorted by length together; 1: none")
-    fields = TrainConfig.__dataclass_fields__
-    for flag, kind, text in (
-        ("--max-steps", int, "steps of each stage instead of the epochs"),
-        ("--eval-batch-size", int, "questions at once in generation"),
-        ("--weight-decay", float, "of AdamW"),
-        ("--max-source", int, "tokens of a source"),
-        ("--max-rationale", int, "tokens of a rationale"),
-        ("--max-answer", int, "tokens of an answer"),
-        ("--vocab-size", int, "most pieces of the tokenizer that is trained for `tiny`"),
-        ("--seed", int, "of weights, data order and dropout"),
-    ):
-        value = fields[flag.lstrip("-").replace("-", "_")].default
-        how.add_argument(flag, type=kind, default=value, help=f"{text} (default: {value})")
+    add_optimization_options(parser)
     return parser
-
-
-def _feature_set(text: str) -> Path | str:
-    try:
-        return text if is_remote(text) else Path(text)
-    except MmcotError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _name(features: Path | str) -> str:
-    """``detr`` of shards/detr."""
-    return PurePosixPath(features).name if isinstance(features, str) else features.resolve().name
-
-
-def config_from(arguments: argparse.Namespace) -> TrainConfig:
-    """The run that the options describe.
-
-    Raises:
-        ValueError: If there is nothing to read, or options exclude each other.
-    """
-    values = vars(arguments).copy()
-    del values["resume"]
-    features, model = arguments.features, arguments.model
-    if values["artifacts"] is None:
-        if features is None:
-            raise ValueError(
-                "nothing to train on: give --features DIR (a feature set), or --artifacts DIR "
-                "(the folder of questions.parquet) for a run on the text alone"
-            )
-        if isinstance(features, str):
-            raise ValueError(
-                f"--features {features} is a URL: give --artifacts DIR too, a local folder with "
-                "questions.parquet"
-            )
-        values["artifacts"] = features.resolve().parent
-    if values["prompt_format"] is None:
-        values["prompt_format"] = "QCM-A" if arguments.stage == "answer" else "QCM-E"
-    if values["output"] is None:
-        name = "text" if features is None else _name(features)
-        values["output"] = Path("runs") / f"{name}-{Path(model).name}"
-    for name, value in asdict(recipe_of(model)).items():
-        if values[name] is None:
-            values[name] = value
-    values["image_roles"] = tuple(values["image_roles"])
-    return TrainConfig(**values)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

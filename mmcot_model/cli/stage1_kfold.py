@@ -1,0 +1,91 @@
+"""``mmcot-data rationales stage1-kfold``: by models that have not seen the questions."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from mmcot_data.cli.rationales.arguments import add_artifacts, add_producer
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand
+from mmcot_model.cli.options import (
+    add_model_option,
+    add_optimization_options,
+    add_reading_options,
+    config_from,
+)
+
+__all__ = ["add_parser"]
+
+_EXAMPLES = """\
+  five models:      mmcot-data rationales stage1-kfold shards --features shards/detr
+  and stage 2:      mmcot-train --features shards/detr --train-rationales stage1-kfold
+  without pictures: mmcot-data rationales stage1-kfold shards --producer text-kfold
+
+The training questions are divided by a hash of their ids; a stage 1 is trained for each fold on the
+others, and writes the rationales of the fold. That takes as long as training stage 1 as many times
+as there are folds. Stopped, the same command goes on. The models stay in --output; they can be
+deleted when the table is written.
+"""
+
+
+def add_parser(commands: Subcommands) -> None:
+    """Add the subcommand."""
+    parser = add_subcommand(
+        commands,
+        "stage1-kfold",
+        _run,
+        summary="Write rationales of the training questions by models that have not seen them.",
+        examples=_EXAMPLES,
+    )
+    add_artifacts(parser)
+    add_producer(parser, "stage1-kfold")
+    parser.add_argument(
+        "--folds", type=int, default=5, metavar="K", help="models (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the folds' runs (default: runs/kfold-FEATURES-MODEL)",
+    )
+    add_reading_options(parser, with_artifacts=False)
+    what = parser.add_argument_group("what it trains")
+    what.add_argument(
+        "--prompt-format",
+        choices=("QCM-E", "QCM-LE"),
+        default="QCM-E",
+        help="of the rationales (default: %(default)s)",
+    )
+    add_model_option(what)
+    add_optimization_options(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import transformers
+
+    from mmcot_model.kfold import KFoldConfig, write_kfold_rationales
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    arguments.stage = "rationale"
+    arguments.test_split = arguments.train_split
+    try:
+        train = config_from(arguments, prefix="kfold-")
+        config = KFoldConfig(train=train, folds=arguments.folds, producer=arguments.producer)
+    except ValueError as error:
+        arguments.fail(str(error))
+    summary = write_kfold_rationales(
+        config, lambda done, folds: print(f"fold {done} of {folds} is done", file=sys.stderr)
+    )
+    print(
+        f"{summary.path}: {summary.num_rows} rationales by {config.folds} models, "
+        f"{summary.num_cut_off} cut off at the limit of tokens"
+        f"{'' if summary.is_new else '; all of it was there already'}"
+    )
+    if summary.is_new:
+        options = (
+            f"--features {train.features}" if train.features else f"--artifacts {train.artifacts}"
+        )
+        print(f"next: mmcot-train {options} --train-rationales {config.producer}")
+    return 0
