@@ -16,6 +16,7 @@ from mmcot_data.cli import (
     inputs,
     inspect,
     questions,
+    rationales,
     sample,
     verify,
 )
@@ -23,7 +24,12 @@ from mmcot_data.errors import MmcotError, how_to_install
 
 __all__ = ["main"]
 
-_EXTRACT_PACKAGES = ("PIL", "timm", "torch", "torchvision", "transformers")
+_EXTRAS = {
+    **dict.fromkeys(("PIL", "timm", "torch", "torchvision", "transformers"), "extract"),
+    **dict.fromkeys(("httpx2", "huggingface_hub", "tenacity"), "download"),
+    **dict.fromkeys(("openai", "sklearn"), "teacher"),
+}
+"""Which extra of ours installs a package."""
 
 _EPILOG = """\
 the whole way, on a data set that needs no download:
@@ -50,11 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MmcotError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _EXTRACT_PACKAGES:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
         return _fail(
             f"this command needs the package {error.name}, which is not installed; install what "
-            f"it needs with: {how_to_install('extract')}"
+            f"it needs with: {how_to_install(extra)}"
         )
     except OSError as error:
         return _fail(f"the system refused: {error}")
@@ -78,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         extract,
         inspect,
         verify,
+        rationales,
         inputs,
         export,
         import_features,
