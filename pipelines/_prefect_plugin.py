@@ -21,7 +21,12 @@ __all__ = ["DEPLOYMENTS", "PREFECT_PLUGIN_API_REQUIRES", "complete", "setup_envi
 PREFECT_PLUGIN_API_REQUIRES = ">=0.1,<1"
 """Read by Prefect: versions of its plugin interface that this module fits."""
 
-DEPLOYMENTS = ("extract-features",)
+DEPLOYMENTS = (
+    "download-scienceqa",
+    "extract-features",
+    "caption-images",
+    "generate-rationales",
+)
 """Those of flows.yaml: names of flows and of their deployments at once."""
 
 _FILE = "flows.yaml"

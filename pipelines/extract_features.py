@@ -16,8 +16,8 @@ from uuid import UUID
 
 from prefect import flow, get_run_logger, task, unmapped
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed, Failed
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from mmcot_data.shards.schema import Container, ShardRecord, StorageDtype
 from mmcot_data.sources import Layout
 from mmcot_data.tables import check_artifact_root, write_tables
 from pipelines import artifacts
+from pipelines.outcomes import fail, is_io_error
 
 __all__ = ["extract_features"]
 
@@ -66,10 +67,6 @@ def _plan(config: ExtractionConfig) -> tuple[ExtractionPlan, Encoder]:
     return extraction.prepare_extraction(config, _encoder(config.encoder), source)
 
 
-def _is_io_error(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.result(raise_on_failure=False), OSError)
-
-
 @task(name="write-question-tables", cache_policy=NO_CACHE, persist_result=False)
 def _write_question_tables(config: ExtractionConfig) -> None:
     source = extraction.open_pictures(config)
@@ -83,7 +80,7 @@ def _write_question_tables(config: ExtractionConfig) -> None:
     name="plan-shards",
     retries=2,
     retry_delay_seconds=[1, 10],
-    retry_condition_fn=_is_io_error,
+    retry_condition_fn=is_io_error,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -108,7 +105,7 @@ def _remaining_work(plan: ExtractionPlan, pending: list[int]) -> _Work:
     retries=2,
     retry_delay_seconds=[1, 10],
     retry_jitter_factor=0.5,
-    retry_condition_fn=_is_io_error,
+    retry_condition_fn=is_io_error,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -221,11 +218,11 @@ def extract_features(
             max_failures=str(max_failures),
         )
     except ValueError as error:
-        return _fail(error)
+        return fail(error)
     try:
         summary = _extract(config)
     except (MmcotError, OSError) as error:
-        return _fail(error)
+        return fail(error)
     get_run_logger().info("%s", artifacts.describe(summary))
     get_run_logger().info("next: mmcot-train --features %s", summary.folder)
     return Completed(message=artifacts.describe(summary), data=summary)
@@ -276,12 +273,3 @@ def _check_outcomes(work: _Work, outcomes: list[Any]) -> None:
             + "\n".join(failed)
             + "\nThe others are complete; a new run makes only those that are missing."
         )
-
-
-def _fail(error: Exception) -> State[Any]:
-    """End the run by an error that explains itself; a flow that is called raises it.
-
-    Its traceback is in the log of the task already; without it the explanation stands last.
-    """
-    get_run_logger().error("%s", error)
-    return Failed(message=str(error), data=error.with_traceback(None))
