@@ -3,13 +3,22 @@
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path
+
+if TYPE_CHECKING:
+    from mmcot_data.question_tables import QuestionTable
 
 __all__ = ["add_parser"]
 
 _EXAMPLES = """\
-  mmcot-data questions data/scienceqa --out shards
+  ScienceQA:      mmcot-data questions data/scienceqa --out shards
+  your own table: mmcot-data questions my.csv --out shards
+  other splits:   mmcot-data questions my.jsonl --splits 70/15/15 --out shards
+
+A table (CSV, JSON lines or parquet) has the columns question, choices and answer, and what else
+docs/own-data.md lists. Everything that is wrong with it is reported at once, with line and column.
 """
 
 
@@ -23,20 +32,57 @@ def add_parser(commands: Subcommands) -> None:
         examples=_EXAMPLES,
     )
     parser.add_argument(
-        "data", type=Path, metavar="DATA", help="data set in ScienceQA's official layout"
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="data set in ScienceQA's official layout, or a table of questions",
     )
     parser.add_argument("--out", type=local_path, required=True, help="artifact root")
+    parser.add_argument(
+        "--splits",
+        metavar="TRAIN/VAL/TEST",
+        help="percentages by which questions get a split where the table names none (default: "
+        "split_shares of dataset.json, else 80/10/10)",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from mmcot_data.scienceqa import read_scienceqa
+    from mmcot_data.errors import DataError
+    from mmcot_data.question_data import find_table, read_data
+    from mmcot_data.question_tables import read_question_table
     from mmcot_data.tables import write_tables
 
-    data = read_scienceqa(arguments.data)
+    path = find_table(arguments.data)
+    if path is None:
+        table = None
+        data = read_data(arguments.data, split_shares=arguments.splits)
+    else:
+        table = read_question_table(path, split_shares=arguments.splits)
+        data = table.data
+        if path.resolve() == (arguments.out / "questions.parquet").resolve():
+            raise DataError(
+                f"{path} would be overwritten: give another folder than its own as --out"
+            )
     written = write_tables(data, arguments.out)
     splits = Counter(question.split for question in data.questions)
     counts = ", ".join(f"{count} {split}" for split, count in splits.items())
     print(f"{written[0]}: {len(data.questions)} questions ({counts})")
     if data.captions is not None:
         print(f"{written[1]}: {len(data.captions)} captions")
+    if table is not None:
+        _print_table(table)
     return 0
+
+
+def _print_table(table: "QuestionTable") -> None:
+    """What was made of a table, and what was left out."""
+    if table.unused_columns:
+        names = (name or "(a column without a name)" for name in table.unused_columns)
+        print(f"not used: {', '.join(names)}")
+    if table.made_ids:
+        print("question ids: made of split, question, choices, hint and pictures")
+    if table.assigned_splits is not None:
+        print(
+            f"splits: {table.assigned_splits} train/val/test, assigned by a hash of each picture's "
+            "path, or of the question id where there is no picture"
+        )

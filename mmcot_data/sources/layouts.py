@@ -12,14 +12,18 @@ from mmcot_data.sources.markers import (
     PARQUET_SUFFIXES,
     PICTURE_SUFFIXES,
     PROBLEMS,
+    TABLE_NAMES,
+    TABLE_SUFFIXES,
 )
 from mmcot_data.sources.row_places import RowPlace
 from mmcot_data.sources.walk import list_files
 
 __all__ = ["LAYOUTS", "Layout", "open_source", "open_stored"]
 
-Layout = Literal["auto", "scienceqa", "images", "parquet", "hf-dataset"]
+Layout = Literal["auto", "scienceqa", "table", "images", "parquet", "hf-dataset"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+_WITH_COLUMNS = ("parquet", "hf-dataset")
 
 
 def open_source(
@@ -35,10 +39,11 @@ def open_source(
     """List the pictures of a data set with their keys; no picture is decoded.
 
     Args:
-        path: The data set: a folder, or one parquet file.
-        layout: ``scienceqa``: problems.json and pid_splits.json. ``images``: a folder of pictures,
-            known by their relative paths. ``parquet``: files with a column of pictures.
-            ``hf-dataset``: what Hugging Face's ``save_to_disk`` wrote. ``auto`` looks which it is.
+        path: The data set: a folder, a table of questions, or one parquet file.
+        layout: ``scienceqa``: problems.json and pid_splits.json. ``table``: a table of questions
+            that names picture files. ``images``: a folder of pictures, known by their relative
+            paths. ``parquet``: files with a column of pictures. ``hf-dataset``: what Hugging Face's
+            ``save_to_disk`` wrote. ``auto`` looks which it is.
         splits: Only the pictures of these, where the layout has splits.
         id_column: Of tables: the column that pictures are known by, ``image_sha256`` for the
             sha256 of their bytes; None finds it.
@@ -54,10 +59,10 @@ def open_source(
         layout = _recognise(path)
     elif not path.exists():
         raise DataError(f"{path} does not exist; expected a data set in the layout {layout}")
-    if layout in ("scienceqa", "images") and (id_column is not None or image_column is not None):
+    if (id_column is not None or image_column is not None) and layout not in _WITH_COLUMNS:
         raise DataError(
-            f"{path} has the layout {layout}, which has no columns: leave out --id-column and "
-            "--image-column"
+            f"{path} has the layout {layout}, which has no columns to choose: leave out "
+            "--id-column and --image-column"
         )
     if layout in ("images", "parquet") and splits is not None:
         raise DataError(
@@ -68,6 +73,10 @@ def open_source(
         from mmcot_data.sources.scienceqa_source import open_scienceqa
 
         return open_scienceqa(path, splits, dataset, licence)
+    if layout == "table":
+        from mmcot_data.sources.table_source import open_table
+
+        return open_table(path, splits, dataset, licence)
     if layout == "images":
         from mmcot_data.sources.picture_files import open_image_folder
 
@@ -110,9 +119,13 @@ def open_stored(data: Path, file: str) -> StoredImage:
 
 
 def _recognise(path: Path) -> Layout:
+    from mmcot_data.question_tables import find_question_table
+
     if not path.exists():
         raise DataError(f"{path} does not exist; expected a data set: {_EXPECTED}")
     if path.is_file():
+        if find_question_table(path) is not None:
+            return "table"
         if path.suffix.lower() in PARQUET_SUFFIXES:
             return "parquet"
         raise DataError(f"{path} is a file, but no parquet file; expected a data set: {_EXPECTED}")
@@ -121,6 +134,8 @@ def _recognise(path: Path) -> Layout:
         found.append("scienceqa")
     if (path / DATASET_DICT).is_file() or (path / DATASET_STATE).is_file():
         found.append("hf-dataset")
+    if not found and find_question_table(path) is not None:
+        found.append("table")
     if not found:  # those have pictures and tables of their own
         if list_files(path, PARQUET_SUFFIXES):
             found.append("parquet")
@@ -137,6 +152,7 @@ def _recognise(path: Path) -> Layout:
 
 _EXPECTED = (
     f"{PROBLEMS} (ScienceQA's layout, also what `mmcot-data sample OUT` draws), "
-    f"{DATASET_DICT} or {DATASET_STATE} (a dataset saved by Hugging Face's save_to_disk), files "
-    f"that end in {' or '.join(PARQUET_SUFFIXES)}, or pictures: {', '.join(PICTURE_SUFFIXES)}"
+    f"{DATASET_DICT} or {DATASET_STATE} (a dataset saved by Hugging Face's save_to_disk), a table "
+    f"of questions ({', '.join(TABLE_SUFFIXES)}; in a folder {', '.join(TABLE_NAMES)}), files that "
+    f"end in {' or '.join(PARQUET_SUFFIXES)}, or pictures: {', '.join(PICTURE_SUFFIXES)}"
 )

@@ -12,6 +12,8 @@ __all__ = [
     "QUESTIONS",
     "SEALED_RECORDS",
     "SHARD_RECORD",
+    "TABLE_NAMES",
+    "TABLE_SUFFIXES",
 ]
 
 PROBLEMS: Final = "problems.json"
@@ -20,6 +22,10 @@ DATASET_DICT: Final = "dataset_dict.json"
 """In a folder of splits that Hugging Face's library saved."""
 DATASET_STATE: Final = "state.json"
 """In the folder of each dataset that it saved."""
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".jsonl")
+"""Of tables of questions; parquet files of questions are known by their columns."""
+TABLE_NAMES: Final = tuple(f"questions{suffix}" for suffix in (*TABLE_SUFFIXES, ".parquet"))
+"""Of a table of questions that is found in a folder."""
 PARQUET_SUFFIXES: Final = (".parquet", ".pq")
 PICTURE_SUFFIXES: Final = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
