@@ -26,7 +26,7 @@ def read_data(path: Path, *, split_shares: str | None = None) -> ScienceQA:
     if table is not None:
         return read_question_table(table, split_shares=split_shares).data
     if split_shares is not None:
-        raise DataError(f"{path} names the splits itself: leave out the split shares (--splits)")
+        raise DataError(f"{path} names the splits itself: leave out the split shares")
     return read_scienceqa(path)
 
 

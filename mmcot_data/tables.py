@@ -36,7 +36,7 @@ def write_tables(data: ScienceQA, out: Path) -> list[Path]:
         return [path]
     captions_path = artifact_path(out, "captions", data.dataset)
     captions = [Caption(question_id=key, caption=text) for key, text in data.captions.items()]
-    write_captions(captions_path, captions, {"dataset": data.dataset, "source": "captions.json"})
+    write_captions(captions_path, captions, {"dataset": data.dataset, "source": "the data set"})
     return [path, captions_path]
 
 
@@ -54,7 +54,13 @@ def check_artifact_root(out: Path) -> None:
 
 
 def _check_same(path: Path, data: ScienceQA) -> None:
-    there = {question.question_id: question for question in read_questions(path)}
+    try:
+        there = {question.question_id: question for question in read_questions(path)}
+    except DataError as error:
+        raise DataError(
+            f"{path} stands where the table of the data set's questions would be written, and is "
+            f"no such table, or a damaged one: choose another --out. ({error})"
+        ) from error
     given = {question.question_id: question for question in data.questions}
     if there == given:
         return

@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mmcot_data.errors import DataError
-
-__all__ = ["Encoded", "encode", "load_tokenizer"]
+__all__ = ["Encoded", "encode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,34 +39,3 @@ def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[Encode
         end = max((end for _, end in short["offset_mapping"]), default=0)
         encoded.append(Encoded(short["input_ids"], len(ids), text[end:]))
     return encoded
-
-
-def load_tokenizer(name: str, stage: str | None = None) -> Any:
-    """The tokenizer of a model.
-
-    Args:
-        name: A folder or hub id, or a run folder of mmcot-train.
-        stage: Of a run folder: ``rationale`` or ``answer``; None takes the one that there is.
-
-    Raises:
-        DataError: If there is none.
-    """
-    from transformers import AutoTokenizer
-
-    folder = Path(name)
-    if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
-        stages = [stage] if stage is not None else ["answer", "rationale"]
-        found = [folder / each for each in stages if (folder / each).is_dir()]
-        if not found:
-            raise DataError(
-                f"{folder} holds no tokenizer, and no stage {' or '.join(stages)} of a run: "
-                "expected a model's folder or hub id, or a run folder of mmcot-train"
-            )
-        name = str(found[0])
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot load the tokenizer of {name!r}: expected a folder, a hub id or a run folder. "
-            f"{error}"
-        ) from error

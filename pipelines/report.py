@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmcot_data.files import write_bytes
 from mmcot_data.questions import Question
-from mmcot_data.scienceqa import read_scienceqa
+from mmcot_data.question_data import read_data
 from pipelines.report_figures import SHEET_SIZE, draw_contact_sheet, draw_curves
 from pipelines.report_page import make_page
 from pipelines.reported_runs import ReportedRun, accuracy_table, skill_table
@@ -37,7 +37,7 @@ def write_report(folder: Path, runs: Sequence[ReportedRun], data: Path) -> Path:
     shown = runs[-1]
     pictures = {
         image.question_id: image.path
-        for image in read_scienceqa(data).images
+        for image in read_data(data).images
         if image.role == "question"
     }
     chosen = _choose(shown, _MAX_CARDS)

@@ -22,7 +22,7 @@ def artifact_name(*parts: str) -> str:
 
 
 class WorkProgress:
-    """Made where work begins, in a task; called as it gets on, in the task's own thread.
+    """Called as work gets on, in the task's own thread; the bar is made at the first call.
 
     Args:
         key: Of the artifact.
@@ -30,20 +30,22 @@ class WorkProgress:
     """
 
     def __init__(self, key: str, unit: str) -> None:
+        self._key = key
         self._unit = unit
-        self._artifact = cast(
-            UUID, create_progress_artifact(progress=0.0, key=key, description=f"{unit}: begun")
-        )
-        self._updated = time.monotonic()
+        self._artifact: UUID | None = None
+        self._updated = 0.0
 
     def __call__(self, done: int, total: int | None) -> None:
         """Update the bar, every two seconds and at the end; without a total it only counts."""
-        now = time.monotonic()
-        if now - self._updated < _SECONDS_BETWEEN_UPDATES and done != total:
-            return
-        self._updated = now
         percent = 100.0 * done / total if total else 0.0
         of_all = f" of {total:,}" if total is not None else ""
-        update_progress_artifact(
-            self._artifact, percent, description=f"{done:,}{of_all} {self._unit}"
-        )
+        text = f"{done:,}{of_all} {self._unit}"
+        now = time.monotonic()
+        if self._artifact is None:
+            made = create_progress_artifact(progress=percent, key=self._key, description=text)
+            self._artifact = cast(UUID, made)  # a coroutine only where there is an event loop
+        elif now - self._updated >= _SECONDS_BETWEEN_UPDATES or done == total:
+            update_progress_artifact(self._artifact, percent, description=text)
+        else:
+            return
+        self._updated = now

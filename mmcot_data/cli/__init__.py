@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from mmcot_data import __version__
 from mmcot_data.cli import (
+    captions,
+    download,
     export,
     extract,
     import_features,
@@ -81,11 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
         sample,
+        download,
         questions,
         extract,
+        captions,
+        rationales,
         inspect,
         verify,
-        rationales,
         inputs,
         export,
         import_features,

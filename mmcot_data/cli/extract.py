@@ -58,8 +58,8 @@ def add_parser(commands: Subcommands) -> None:
         "data",
         type=Path,
         metavar="DATA",
-        help="data set in ScienceQA's layout, folder of pictures, parquet file or folder, or "
-        "folder written by Hugging Face datasets",
+        help="data set in ScienceQA's layout, table of questions, folder of pictures, parquet file "
+        "or folder, or folder written by Hugging Face datasets",
     )
     parser.add_argument("--out", type=local_path, required=True, help="artifact root")
     _add_encoder_arguments(parser)

@@ -63,8 +63,8 @@ def add_parser(commands: Subcommands) -> None:
     rows.add_argument(
         "--data",
         type=Path,
-        help="the data set, in ScienceQA's official layout: gives image roles, the pictures' "
-        "digests and sizes, the licence, and questions.parquet",
+        help="the data set, in ScienceQA's layout or a table of questions: gives image roles, the "
+        "pictures' digests and sizes, the licence, and questions.parquet",
     )
     _add_claims(parser)
     storage = parser.add_argument_group("storage")

@@ -164,7 +164,7 @@ def _tokens(
     if arguments.tokenizer is None:
         return None
     from mmcot_data.inputs import count_tokens
-    from mmcot_data.tokens import load_tokenizer
+    from mmcot_data.tokenizers import load_tokenizer
 
     max_target = arguments.max_target
     if max_target is None:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _EXAMPLES = """\
-  ScienceQA:      mmcot-data questions data/scienceqa --out shards
-  your own table: mmcot-data questions my.csv --out shards
-  other splits:   mmcot-data questions my.jsonl --splits 70/15/15 --out shards
+  ScienceQA:           mmcot-data questions data/scienceqa --out shards
+  your own table:      mmcot-data questions my.csv --out shards
+  with a table in it:  mmcot-data questions data/aokvqa --out shards
 
 A table (CSV, JSON lines or parquet) has the columns question, choices and answer, and what else
 docs/own-data.md lists. Everything that is wrong with it is reported at once, with line and column.
@@ -38,12 +38,6 @@ def add_parser(commands: Subcommands) -> None:
         help="data set in ScienceQA's official layout, or a table of questions",
     )
     parser.add_argument("--out", type=local_path, required=True, help="artifact root")
-    parser.add_argument(
-        "--splits",
-        metavar="TRAIN/VAL/TEST",
-        help="percentages by which questions get a split where the table names none (default: "
-        "split_shares of dataset.json, else 80/10/10)",
-    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -55,9 +49,9 @@ def _run(arguments: argparse.Namespace) -> int:
     path = find_table(arguments.data)
     if path is None:
         table = None
-        data = read_data(arguments.data, split_shares=arguments.splits)
+        data = read_data(arguments.data)
     else:
-        table = read_question_table(path, split_shares=arguments.splits)
+        table = read_question_table(path)
         data = table.data
         if path.resolve() == (arguments.out / "questions.parquet").resolve():
             raise DataError(

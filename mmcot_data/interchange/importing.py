@@ -16,7 +16,7 @@ import polars as pl
 from mmcot_data.errors import DataError, ShardError, SpecMismatchError
 from mmcot_data.interchange.feature_file import FeatureFile
 from mmcot_data.interchange.pictures import FoundPicture, find_pictures
-from mmcot_data.scienceqa import read_scienceqa
+from mmcot_data.question_data import read_data
 from mmcot_data.shards.feature_set_writer import (
     FeatureSource,
     Progress,
@@ -106,7 +106,7 @@ def import_features(
     pictures: _Pictures = {}
     licence = claims.data_licence
     if data is not None:
-        content = read_scienceqa(data)
+        content = read_data(data)
         pictures = find_pictures(content, data, questions)
         licence = licence or content.licence
     spec = _make_spec(file, claims, licence)

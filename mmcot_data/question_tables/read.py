@@ -79,7 +79,7 @@ def read_question_table(path: Path, *, split_shares: str | None = None) -> Quest
     faults.check()
     if split_shares is not None and "split" in columns:
         raise DataError(
-            f"{path} has a column split: leave out the split shares (--splits), or the column"
+            f"{path} has a column split: leave out the split shares, or the column"
         )
     return QuestionTable(
         path=path,

@@ -13,7 +13,8 @@ from mmcot_data.inputs import model_inputs
 from mmcot_data.prompts import rationale_target
 from mmcot_data.questions import Question, write_questions
 from mmcot_data.rationales import Rationale, write_rationales
-from mmcot_data.tokens import encode, load_tokenizer
+from mmcot_data.tokenizers import load_tokenizer
+from mmcot_data.tokens import encode
 from mmcot_model.tokenizer import train_tokenizer
 
 TEXTS = [

@@ -145,7 +145,10 @@ def test_features_are_extracted_and_verified(tmp_path, capsys):
 def test_the_command_says_what_was_made_of_a_table(tmp_path, capsys):
     path, out = tmp_path / "t.csv", str(tmp_path / "shards")
     path.write_text("question,choice_a,choice_b,answer,note,,caption\na,b,c,0,x,y,words\n")
-    assert main(["questions", str(path), "--out", out, "--splits", "0/100/0"]) == 0
+    (tmp_path / "dataset.json").write_text(
+        '{"name": "t", "licence": "CC0", "split_shares": "0/100/0"}'
+    )
+    assert main(["questions", str(path), "--out", out]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed == [
         f"{out}/questions.parquet: 1 questions (1 val)",
@@ -160,8 +163,6 @@ def test_the_command_says_what_was_made_of_a_table(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         f"{out}2/questions.parquet: 1 questions (1 val)"
     ]
-    assert main(["questions", str(path), "--out", f"{out}3", "--splits", "80/10/10"]) == 1
-    assert "leave out the split shares (--splits)" in capsys.readouterr().err
 
 
 # The page
