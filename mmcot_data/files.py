@@ -6,7 +6,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,7 @@ import polars as pl
 from mmcot_data.errors import DiskFullError
 
 __all__ = [
+    "disk_errors_explained",
     "file_sha256",
     "replace_file",
     "sync_files",
@@ -44,7 +46,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         OSError: If writing fails for another reason.
     """
     tmp = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
+    with disk_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(tmp)
@@ -54,14 +56,29 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         finally:
             tmp.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+@contextmanager
+def disk_errors_explained(path: Path) -> Iterator[None]:
+    """Turn the system's errors of a full disk, quota or file size into ``DiskFullError``.
+
+    Args:
+        path: What is written.
+
+    Raises:
+        DiskFullError: If the disk, the quota or the limit of a file's size is too small.
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
-        free = shutil.disk_usage(path.parent).free / 1e6
+        folder = next(each for each in path.absolute().parents if each.exists())
+        free = shutil.disk_usage(folder).free / 1e6
         raise DiskFullError(
             f"{path} could not be written: {os.strerror(error.errno)} ({free:.1f} MB are free "
-            "there). Nothing half-written stays, and what was complete stays: make room or "
-            "choose another folder, and run the same command again"
+            "there). Nothing half-written stays at its place, and what was complete stays: make "
+            "room or choose another folder, and run the same command again"
         ) from error
 
 

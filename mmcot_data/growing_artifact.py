@@ -17,7 +17,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from mmcot_data.errors import DataError
-from mmcot_data.files import sync_folder
+from mmcot_data.files import disk_errors_explained, sync_folder
 from mmcot_data.text_artifacts import read_artifact, read_made_by, write_artifact
 
 __all__ = ["GrowingArtifact", "Key", "Row", "grow_artifact"]
@@ -84,7 +84,10 @@ class GrowingArtifact:
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         if is_new:
             lines.insert(0, json.dumps({"settings": self.settings}, ensure_ascii=False))
-        with self._journal.open("a", encoding="utf-8", newline="") as file:
+        with (
+            disk_errors_explained(self._journal),
+            self._journal.open("a", encoding="utf-8", newline="") as file,
+        ):
             file.write("".join(f"{line}\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())

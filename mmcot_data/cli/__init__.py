@@ -28,7 +28,7 @@ __all__ = ["main"]
 
 _EXTRAS = {
     **dict.fromkeys(("PIL", "timm", "torch", "torchvision", "transformers"), "extract"),
-    **dict.fromkeys(("httpx2", "huggingface_hub", "tenacity"), "download"),
+    **dict.fromkeys(("httpx2", "huggingface_hub"), "download"),
     **dict.fromkeys(("openai", "sklearn"), "teacher"),
 }
 """Which extra of ours installs a package."""
