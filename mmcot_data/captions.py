@@ -1,7 +1,6 @@
 """Captions: text for pictures, by producer, as the table captions/<producer>.parquet."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,24 @@ from typing import Any
 import polars as pl
 
 from mmcot_data.errors import DataError
+from mmcot_data.strict_json import parse_json
 from mmcot_data.text_artifacts import read_artifact, write_artifact
 
-__all__ = ["Caption", "read_caption_json", "read_captions", "write_captions"]
+__all__ = [
+    "CAPTION_KEY",
+    "CAPTION_SCHEMA",
+    "Caption",
+    "read_caption_file",
+    "read_caption_json",
+    "read_captions",
+    "write_captions",
+]
 
-_SCHEMA = pl.Schema({"question_id": pl.String(), "role": pl.String(), "caption": pl.String()})
-_KEY = ("question_id", "role")
+CAPTION_SCHEMA = pl.Schema(
+    {"question_id": pl.String(), "role": pl.String(), "caption": pl.String()}
+)
+CAPTION_KEY = ("question_id", "role")
+_CAPTIONS = "captions"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,25 +49,43 @@ def write_captions(path: Path, captions: Iterable[Caption], made_by: dict[str, A
     Raises:
         DataError: If a picture has two captions.
     """
-    table = pl.DataFrame([asdict(caption) for caption in captions], schema=_SCHEMA)
-    write_artifact(path, table, _KEY, made_by)
+    table = pl.DataFrame([asdict(caption) for caption in captions], schema=CAPTION_SCHEMA)
+    write_artifact(path, table, CAPTION_KEY, made_by)
 
 
-def read_captions(path: Path, role: str = "question") -> dict[str, str]:
+def read_captions(path: Path, role: str | Sequence[str] = "question") -> dict[str, str]:
     """The captions of the pictures in one role, by question id.
+
+    Args:
+        path: ``<artifact root>/captions/<producer>.parquet``.
+        role: The image role. Of several, a question gets the caption of the first that has one:
+            ``("question", "choice_0")`` is the rule of Multimodal-CoT.
 
     Raises:
         DataError: If the file is absent or not a captions table.
     """
-    table = read_artifact(path, _SCHEMA, _KEY).filter(pl.col("role") == role)
-    return dict(zip(table["question_id"], table["caption"], strict=True))
+    table = read_artifact(path, CAPTION_SCHEMA, CAPTION_KEY)
+    captions: dict[str, str] = {}
+    for name in (role,) if isinstance(role, str) else role:
+        of_role = table.filter(pl.col("role") == name)
+        captions = dict(zip(of_role["question_id"], of_role["caption"], strict=True)) | captions
+    return captions
 
 
 def read_caption_json(path: Path) -> dict[str, str]:
-    """Read a caption file of ScienceQA or of Multimodal-CoT.
+    """Read a caption file of ScienceQA or of Multimodal-CoT, as ``read_caption_file``."""
+    captions, _ = read_caption_file(path)
+    return captions
+
+
+def read_caption_file(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Read a caption file of ScienceQA or of Multimodal-CoT, with what it says about itself.
 
     Both known shapes are accepted: ``{"captions": {question id: text}, …}`` and the flat
     ``{question id: text}``; a text may stand in a list of one, as captioners return it.
+
+    Returns:
+        Caption by question id; and what stands beside ``captions``: model, number of beams, …
 
     Raises:
         DataError: If the file is absent, not JSON, or has another shape.
@@ -64,16 +93,20 @@ def read_caption_json(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected a JSON file of captions")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
-    captions = content.get("captions", content) if isinstance(content, dict) else content
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not valid JSON: expected text in UTF-8: {error}") from error
+    content = parse_json(text, str(path))
+    captions, about = content, {}
+    if isinstance(content, dict) and _CAPTIONS in content:
+        captions = content[_CAPTIONS]
+        about = {name: value for name, value in content.items() if name != _CAPTIONS}
     if not isinstance(captions, dict):
         raise DataError(
             f"{path}: expected an object of captions by question id, "
             f"found {type(captions).__name__}"
         )
-    return {question_id: _text(path, question_id, value) for question_id, value in captions.items()}
+    return {key: _text(path, key, value) for key, value in captions.items()}, about
 
 
 def _text(path: Path, question_id: str, value: object) -> str:
@@ -82,6 +115,6 @@ def _text(path: Path, question_id: str, value: object) -> str:
     if not isinstance(value, str):
         raise DataError(
             f"{path}: caption of question {question_id!r}: expected a text or a list of one, "
-            f"found {value!r}"
+            f"found {value!r:.200}"
         )
     return value

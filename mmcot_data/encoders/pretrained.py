@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -14,11 +14,18 @@ from torch import nn
 from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
-from mmcot_data.encoders.base import EncoderConfig
 from mmcot_data.encoders.weights import LoadedModel, weights_sha256
 from mmcot_data.errors import EncoderError
 
-__all__ = ["Source", "explained", "find_commit", "find_source", "load_model", "read_config"]
+__all__ = [
+    "ModelRequest",
+    "Source",
+    "explained",
+    "find_commit",
+    "find_source",
+    "load_model",
+    "read_config",
+]
 
 _LOADING_ERRORS: Final = (
     OSError,
@@ -30,6 +37,20 @@ _LOADING_ERRORS: Final = (
     RuntimeError,
     SafetensorError,
 )
+
+
+class ModelRequest(Protocol):
+    """The part of a configuration that says where a model comes from."""
+
+    @property
+    def model(self) -> str | None:
+        """Local folder or hub id; None is the default one."""
+        ...
+
+    @property
+    def revision(self) -> str | None:
+        """Hub revision: branch, tag or commit."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +69,8 @@ class Source:
         return Path(self.location).resolve().name if self.is_folder else self.location
 
 
-def find_source(config: EncoderConfig, default_id: str) -> Source:
-    """Where the model of an encoder comes from: a folder if there is one of the name.
+def find_source(config: ModelRequest, default_id: str) -> Source:
+    """Where a model comes from: a folder if there is one of the name.
 
     Raises:
         EncoderError: If the folder does not exist, or a revision of a folder is asked for.
@@ -96,14 +117,17 @@ def load_model(
     model_class: Any,
     source: Source,
     take: Callable[[Any], tuple[str, nn.Module]] = lambda model: ("", model),
+    dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> LoadedModel:
-    """Load trained weights in float32.
+    """Load trained weights.
 
     Args:
         model_class: Class of transformers that has ``from_pretrained``.
         source: Where they are.
-        take: Gives the part of the model that is used, with its name in the model.
+        take: Gives the part of the model that is used, with its name in the model; it may remove
+            what is not used.
+        dtype: Of the weights; those that a model computes in float32 in any case stay so.
         options: Further arguments of ``from_pretrained``.
 
     Raises:
@@ -114,13 +138,14 @@ def load_model(
         model, report = model_class.from_pretrained(
             source.location,
             revision=source.revision,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
             **options,
         )
     name, module = take(model)
     prefix = f"{name}." if name else ""
-    if missing := sorted(key for key in report["missing_keys"] if key.startswith(prefix)):
+    used = {f"{prefix}{key}" for key in module.state_dict()}
+    if missing := sorted(used.intersection(report["missing_keys"])):
         raise EncoderError(
             f"{source.location} lacks {len(missing)} weights of {type(module).__name__}, "
             f"{missing[0]} first: it is another architecture or damaged"

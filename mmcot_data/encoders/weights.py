@@ -12,7 +12,7 @@ __all__ = ["LoadedModel", "draw_model", "weights_sha256"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
-    """A model in evaluation mode, on the CPU in float32, and where its weights come from."""
+    """A model in evaluation mode, on the CPU, and where its weights come from."""
 
     module: nn.Module
     model_id: str

@@ -14,7 +14,7 @@ from mmcot_data.errors import EncoderError, ExtractionError, ImageError
 from mmcot_data.extraction.scan import ScannedImage
 from mmcot_data.images import bytes_sha256, decode_rgb, pixel_sha256
 
-__all__ = ["DecodedImage", "PreparedImage", "decode_image"]
+__all__ = ["DecodedImage", "PreparedImage", "decode_image", "decode_scanned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,24 @@ def decode_image(
         OSError: If reading fails.
     """
     try:
-        picture = decode_rgb(_read_unchanged(image), image.stored.name, alpha=alpha)
-        _check_size(image, picture)
+        picture = decode_scanned(image, alpha)
     except ImageError as error:
         return (error,) * len(encoders)
     digest = pixel_sha256(picture)
     return tuple(_prepare(image, picture, digest, encoder) for encoder in encoders)
+
+
+def decode_scanned(image: ScannedImage, alpha: Alpha) -> Image.Image:
+    """Read and decode one picture to RGB.
+
+    Raises:
+        ImageError: If it can't be used.
+        ExtractionError: If its file has changed since it was scanned.
+        OSError: If reading fails.
+    """
+    picture = decode_rgb(_read_unchanged(image), image.stored.name, alpha=alpha)
+    _check_size(image, picture)
+    return picture
 
 
 def _read_unchanged(image: ScannedImage) -> bytes:

@@ -21,7 +21,7 @@ from mmcot_data.extraction.plan import usable_size
 from mmcot_data.extraction.scan import ScannedImage
 from mmcot_data.extraction.shard import ShardInProgress
 
-__all__ = ["Progress", "decode_threads", "make_shards"]
+__all__ = ["Progress", "cancelling", "decode_threads", "make_shards", "threads_beside"]
 
 Progress = Callable[[int], object]
 """Called with the number of rows that have been done since the last call."""
@@ -32,12 +32,18 @@ _MAX_DECODE_THREADS = 32
 
 
 def decode_threads(encoders: Sequence[Encoder]) -> int:
-    """Threads that keep up with the encoders: Pillow needs no Python while it decodes.
+    """Threads that keep up with the encoders."""
+    return threads_beside(
+        on_cpu=all(encoder.environment()["device"] == "cpu" for encoder in encoders)
+    )
+
+
+def threads_beside(*, on_cpu: bool) -> int:
+    """Threads that decode for models: Pillow needs no Python while it decodes.
 
     Models that run on the CPU need its cores themselves; beside a GPU nearly all are free.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    on_cpu = all(encoder.environment()["device"] == "cpu" for encoder in encoders)
     wanted = (cores or 1) // 4 if on_cpu else (cores or 1) - 2
     return min(max(2, wanted), _MAX_DECODE_THREADS)
 
@@ -70,7 +76,7 @@ def make_shards(
         shard.write()
         on_written(shard)
 
-    with ThreadPoolExecutor(1) as writer, _cancelling(ThreadPoolExecutor(num_threads)) as decoders:
+    with ThreadPoolExecutor(1) as writer, cancelling(ThreadPoolExecutor(num_threads)) as decoders:
         writes: deque[Future[None]] = deque()
 
         def write_done() -> None:
@@ -186,7 +192,7 @@ def _visits(shards: Sequence[ShardInProgress]) -> Iterator[_Visit]:
 
 
 @contextmanager
-def _cancelling(executor: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
+def cancelling(executor: ThreadPoolExecutor) -> Iterator[ThreadPoolExecutor]:
     """Do not begin what an error or an interrupt has made pointless."""
     try:
         yield executor

@@ -34,6 +34,6 @@ def check_failures(images: Sequence[ScannedImage], max_failures: str) -> None:
     raise ExtractionError(
         f"{len(failed)} of {len(images)} pictures can't be used, --max-failures {max_failures} "
         f"allows {allowed}:\n" + "\n".join(lines) + "\nGo on without them with "
-        f"--max-failures {len(failed)}; or repair or fetch them; or extract only the splits whose "
-        "pictures are there (--split test). Complete shards stay, and serve the next run."
+        f"--max-failures {len(failed)}; or repair or fetch them; or ask only for the splits whose "
+        "pictures are there (--split test). What is complete stays, and serves the next run."
     )
