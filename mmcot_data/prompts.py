@@ -45,6 +45,7 @@ TARGET_FORMATS = ("QCM-E", "QCM-LE", "QCM-LEA", "QCM-ALE")
 """The formats in which the model writes a rationale."""
 
 _CUE = "Solution:"
+_LAST_ANSWER = re.compile(r"\s*(?:So )?[Tt]he answer is \(?[A-Z]\)?\.?$")
 _ANSWER = re.compile(r"The answer is \(([A-Z])\)")
 
 
@@ -157,6 +158,7 @@ def rationale_target(
     answer = question.answer if answer is None else answer
     if answer is None:
         return None
+    text = _LAST_ANSWER.sub("", text)  # it comes once, or it could not be parsed
     sentence = f"The answer is ({OPTION_LETTERS[answer]})."
     return f"{text} {sentence}" if prompt_format == "QCM-LEA" else f"{sentence} BECAUSE: {text}"
 

@@ -141,8 +141,8 @@ def read_questions(path: Path) -> list[Question]:
         table = read_artifact(path, _SCHEMA, ["question_id"], _NULLABLE)
     except DataError as error:
         raise DataError(
-            f"{error}; delete it and make it anew with `mmcot-data questions DATA --out "
-            f"{path.parent}`"
+            f"{error}; another folder can be the artifact root; or, if this file is not needed, "
+            f"delete it and make it anew with `mmcot-data questions DATA --out {path.parent}`"
         ) from error
     names = [field.name for field in fields(Question)]
     return [_from_row(row) for row in table.select(names).iter_rows(named=True)]

@@ -14,7 +14,7 @@ import polars as pl
 
 from mmcot_data.errors import DataError
 from mmcot_data.growing_artifact import Row
-from mmcot_data.prompts import gold_rationale
+from mmcot_data.prompts import PROMPT_FORMATS, gold_rationale
 from mmcot_data.questions import Question
 from mmcot_data.text_artifacts import (
     read_artifact,
@@ -30,6 +30,7 @@ __all__ = [
     "KeepRule",
     "Rationale",
     "gold_rationales",
+    "is_usable",
     "kept_marks",
     "kept_rationales",
     "kept_samples",
@@ -58,6 +59,7 @@ RATIONALE_SCHEMA = pl.Schema(
     }
 )
 RATIONALE_KEY = ("question_id", "sample")
+_WRITTEN = ("stop", "length", "unknown")
 _NULLABLE = ("answer", "correct")
 
 
@@ -77,7 +79,8 @@ class Rationale:
     kept: bool = True
     """Whether it is to be used."""
     finish_reason: str = "stop"
-    """``stop`` for a complete text, ``length`` for one that was cut off at the token limit."""
+    """``stop`` for a complete text, ``length`` for one that was cut off at the token limit,
+    ``unknown`` for an imported one; else why a server wrote none."""
     prompt_format: str
     """The prompt format that it answers."""
 
@@ -175,21 +178,34 @@ def kept_marks(rows: Iterable[Row], rule: KeepRule) -> list[bool]:
 
     Args:
         rows: All rows of a producer, with the columns of ``RATIONALE_SCHEMA``.
-        rule: See ``KeepRule``. An unknown or unparsable answer is neither right nor a majority.
+        rule: See ``KeepRule``. An unknown or unparsable answer is neither right nor a majority, and
+            no rule keeps what is not usable.
 
     Returns:
         The new values of ``kept``, in the order of the rows.
     """
     rows = list(rows)
-    if rule == "correct":
-        return [row["correct"] is True for row in rows]
-    if rule == "majority":
-        majority = majority_answers(rows)
-        return [
-            row["answer"] is not None and row["answer"] == majority[row["question_id"]]
-            for row in rows
-        ]
-    return [True for _ in rows]
+    majority = majority_answers(rows) if rule == "majority" else {}
+    return [
+        is_usable(row)
+        and (rule != "correct" or row["correct"] is True)
+        and (
+            rule != "majority"
+            or (row["answer"] is not None and row["answer"] == majority.get(row["question_id"]))
+        )
+        for row in rows
+    ]
+
+
+def is_usable(row: Row) -> bool:
+    """Whether a text was written: not refused by a server, and not empty.
+
+    What the data set or a stage 1 wrote may be empty: that is what the model reads in their case.
+    """
+    if row["finish_reason"] not in _WRITTEN:
+        return False
+    text = row["rationale"].removeprefix("Solution:").strip()
+    return bool(text) or row["prompt_format"] in PROMPT_FORMATS
 
 
 def mark_kept(path: Path, rule: KeepRule) -> tuple[int, int, int]:

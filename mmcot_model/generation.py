@@ -67,7 +67,9 @@ def generate(
                 **{name: tensor.to(model.device) for name, tensor in batch.items()},
                 max_new_tokens=max_new_tokens,
                 do_sample=False,  # where tokens are drawn, the processors do it
-                logits_processor=sampling.processors([seeds[i] for i in indices] if seeds else []),
+                logits_processor=sampling.processors(
+                    [seeds[i] for i in indices] if seeds else [], max_new_tokens, model.device
+                ),
             )
         texts = tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)
         ended_B = (tokens_BT == tokenizer.eos_token_id).any(dim=1).tolist()

@@ -62,7 +62,7 @@ def read_inputs(config: TrainConfig) -> RunInputs:
     captions = None
     if config.captions is not None:
         files["captions"] = artifact_path(config.artifacts, "captions", config.captions)
-        captions = read_captions(files["captions"])
+        captions = read_captions(files["captions"], config.image_roles)
     for name in ("rationales", "train_rationales", "target_rationales"):
         if (given := getattr(config, name)) is not None:
             files[name] = _rationale_table(config.artifacts, given)

@@ -145,7 +145,7 @@ def write_stage1_rationales(
             if store is not None:
                 features = FeatureSet(store, roles=trained.image_roles)
                 check_coverage(trained, features, store.read_index(), {"asked": chosen})
-            texts = None if captions is None else read_captions(captions)
+            texts = None if captions is None else read_captions(captions, trained.image_roles)
             inputs = model_inputs([q for q, _ in pending], trained.prompt_format, texts)
             _write(config, trained, features, pending, inputs, artifact, on_progress)
         rank = {question.question_id: place for place, question in enumerate(questions)}

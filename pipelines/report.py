@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmcot_data.files import write_bytes
-from mmcot_data.questions import Question
 from mmcot_data.question_data import read_data
+from mmcot_data.questions import Question
 from pipelines.report_figures import SHEET_SIZE, draw_contact_sheet, draw_curves
 from pipelines.report_page import make_page
 from pipelines.reported_runs import ReportedRun, accuracy_table, skill_table

@@ -27,7 +27,9 @@ from mmcot_data.errors import MmcotError, how_to_install
 __all__ = ["main"]
 
 _EXTRAS = {
-    **dict.fromkeys(("PIL", "timm", "torch", "torchvision", "transformers"), "extract"),
+    **dict.fromkeys(
+        ("PIL", "timm", "tokenizers", "torch", "torchvision", "transformers"), "extract"
+    ),
     **dict.fromkeys(("httpx2", "huggingface_hub"), "download"),
     **dict.fromkeys(("openai", "sklearn"), "teacher"),
 }

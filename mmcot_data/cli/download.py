@@ -81,7 +81,7 @@ def add_parser(commands: Subcommands) -> None:
     parser.add_argument(
         "--revision",
         help="branch, tag or commit, of the hub's repository or with --source official of the one "
-        "on GitHub (default: the hub's that was proved; main)",
+        "on GitHub (default: a pinned commit of the hub's; main)",
     )
     parser.add_argument(
         "--split",

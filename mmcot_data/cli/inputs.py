@@ -65,6 +65,14 @@ def add_parser(commands: Subcommands) -> None:
     )
     parser.add_argument("--captions", metavar="PRODUCER", help="captions/PRODUCER.parquet")
     parser.add_argument(
+        "--image-roles",
+        nargs="+",
+        default=["question"],
+        metavar="ROLE",
+        help="the caption is that of the first role that has one, as mmcot-train has it (default: "
+        "question)",
+    )
+    parser.add_argument(
         "--rationales",
         metavar="PRODUCER",
         help="rationales/PRODUCER.parquet, for QCMG-A (default: the data set's own)",
@@ -148,7 +156,8 @@ def _texts(
     root = arguments.artifacts
     captions = shown = written = None
     if arguments.captions is not None:
-        captions = read_captions(artifact_path(root, "captions", arguments.captions))
+        path = artifact_path(root, "captions", arguments.captions)
+        captions = read_captions(path, arguments.image_roles)
     if arguments.rationales is not None:
         path = artifact_path(root, "rationales", arguments.rationales)
         shown = kept_rationales(read_rationales(path, questions))

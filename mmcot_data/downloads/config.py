@@ -30,7 +30,7 @@ class DownloadConfig:
     """Servers that have the same files under the same paths: ``https://mirror.example/prefix``."""
     revision: str | None = None
     """Branch, tag or commit: of the repository on the hub, or for ``official`` of ScienceQA's
-    repository on GitHub. None is the hub's revision that was proved, and GitHub's ``main``."""
+    repository on GitHub. None is a pinned commit of the hub's, and GitHub's ``main``."""
     splits: tuple[str, ...] | None = None
     """Only the pictures of these splits; all if None."""
     num_parallel: int = 4

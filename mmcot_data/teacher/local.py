@@ -20,9 +20,10 @@ from transformers.utils import logging as transformers_logging
 
 from mmcot_data.encoders.compute import describe_device, find_device
 from mmcot_data.errors import GenerationError
+from mmcot_data.row_sampling import SeededSampling
 from mmcot_data.teacher.base import Completion, Request, Steps
 from mmcot_data.teacher.config import LocalConfig
-from mmcot_data.teacher.decoding import SeededSampling, StopAtText
+from mmcot_data.teacher.decoding import StopAtText
 from mmcot_data.teacher.model_files import ModelFiles
 from mmcot_data.teacher.precision import resolve_precision
 from mmcot_data.teacher.prompts import STOP

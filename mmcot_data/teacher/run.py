@@ -8,7 +8,7 @@ from mmcot_data.captions import read_captions
 from mmcot_data.errors import DataError
 from mmcot_data.growing_artifact import GrowingArtifact, grow_artifact
 from mmcot_data.questions import Question, read_questions, select_split
-from mmcot_data.rationales import RATIONALE_KEY, KeepRule
+from mmcot_data.rationales import RATIONALE_KEY, KeepRule, kept_marks
 from mmcot_data.teacher.auto_cot import automatic_demonstrations
 from mmcot_data.teacher.chains import Item, Manner, write_chain
 from mmcot_data.teacher.config import TeacherConfig
@@ -16,7 +16,7 @@ from mmcot_data.teacher.demonstrations import given_demonstrations
 from mmcot_data.teacher.opening import TeacherInWaiting, find_teacher
 from mmcot_data.teacher.prompts import Demonstration, demonstrations_sha256, prompts_sha256
 from mmcot_data.teacher.summary import RationaleSummary, split_scores, summarise
-from mmcot_data.teacher.table import TEACHER_SCHEMA, make_row, usable_marks
+from mmcot_data.teacher.table import TEACHER_SCHEMA, make_row
 from mmcot_data.text_artifacts import artifact_path, read_made_by
 
 __all__ = ["Reports", "generate_teacher_rationales", "plan_batches"]
@@ -189,7 +189,7 @@ def _finish(
     before: Mapping[str, Any] = read_made_by(artifact.path) if artifact.path.is_file() else {}
     rule: KeepRule = config.keep or before.get("kept", "all")
     rows = artifact.rows()
-    marks = usable_marks(rows, rule)
+    marks = kept_marks(rows, rule)
     changed = [
         {**row, "kept": kept} for row, kept in zip(rows, marks, strict=True) if row["kept"] != kept
     ]

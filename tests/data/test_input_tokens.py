@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mmcot_data.cli import main
 from mmcot_data.errors import DataError
 from mmcot_data.inputs import model_inputs
-from mmcot_data.prompts import rationale_target
+from mmcot_data.prompts import parse_answer, rationale_target
 from mmcot_data.questions import Question, write_questions
 from mmcot_data.rationales import Rationale, write_rationales
 from mmcot_data.tokenizers import load_tokenizer
@@ -145,3 +145,11 @@ def test_a_given_rationale_takes_the_form_of_its_format(prompt_format, target):
     gold = model_inputs([QUESTION], prompt_format)[0].target
     assert gold is not None
     assert gold.startswith("Solution:") == target.startswith("Solution:")
+
+
+@pytest.mark.parametrize("end", ["The answer is (B).", "So the answer is B", "the answer is (B)"])
+def test_an_answer_that_ends_a_rationale_is_not_written_twice(end):
+    """Few-shot teachers end so; a student that writes it twice could not be parsed."""
+    target = rationale_target(QUESTION, "QCM-LEA", f"Solution: It floats. {end}", 1)
+    assert target == "It floats. The answer is (B)."
+    assert parse_answer(target, 2) == 1

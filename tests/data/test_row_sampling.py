@@ -5,11 +5,13 @@ import torch
 
 from mmcot_data.row_sampling import Sampling, row_seed
 
+CPU = torch.device("cpu")
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
 
 
 def draws(sampling, num, logits=LOGITS):
-    scores = sampling.processors([row_seed(0, "q", n) for n in range(num)])(
+    seeds = [row_seed(0, "q", n) for n in range(num)]
+    scores = sampling.processors(seeds, 1, CPU)(
         torch.zeros(num, 1, dtype=torch.long), logits.expand(num, -1).clone()
     )
     return scores.argmax(dim=1)
@@ -31,19 +33,16 @@ def test_top_p_leaves_out_the_improbable():
 
 def test_a_row_does_not_depend_on_its_batch():
     """One stream for the batch would give other texts after a restart."""
-    alone = [
-        Sampling(temperature=1.0).processors([seed])(torch.zeros(1, 1), LOGITS[None].clone())
-        for seed in (3, 1, 2)
-    ]
-    together = Sampling(temperature=1.0).processors([3, 1, 2])(
-        torch.zeros(3, 1), LOGITS.expand(3, -1).clone()
-    )
+    draw = Sampling(temperature=1.0).processors
+    given = torch.zeros(3, 1, dtype=torch.long)
+    alone = [draw([seed], 1, CPU)(given[:1], LOGITS[None].clone()) for seed in (3, 1, 2)]
+    together = draw([3, 1, 2], 1, CPU)(given, LOGITS.expand(3, -1).clone())
     assert torch.equal(torch.cat(alone), together)
 
 
 def test_temperature_0_adds_nothing():
     """Greedy generation must stay greedy."""
-    assert len(Sampling().processors([1, 2])) == 0
+    assert len(Sampling().processors([1, 2], 1, CPU)) == 0
 
 
 def test_values_out_of_range_are_refused():

@@ -14,6 +14,7 @@ from mmcot_data.errors import DataError, GenerationError
 from mmcot_data.growing_artifact import GrowingArtifact, grow_artifact
 from mmcot_data.questions import read_questions, write_questions
 from mmcot_data.rationales import mark_kept, read_rationales
+from mmcot_data.row_sampling import SeededSampling
 from mmcot_data.teacher import (
     ClusterConfig,
     LocalConfig,
@@ -24,7 +25,6 @@ from mmcot_data.teacher import (
 from mmcot_data.teacher.base import Request
 from mmcot_data.teacher.chains import Item
 from mmcot_data.teacher.clusters import _encode
-from mmcot_data.teacher.decoding import SeededSampling
 from mmcot_data.teacher.local import LocalTeacher
 from mmcot_data.teacher.model_files import find_model_files
 from mmcot_data.teacher.run import plan_batches
