@@ -9,7 +9,7 @@ import polars as pl
 
 from mmcot_data.errors import DataError
 from mmcot_data.strict_json import parse_json
-from mmcot_data.text_artifacts import read_artifact, write_artifact
+from mmcot_data.text_artifacts import read_artifact, write_artifact, write_artifact_once
 
 __all__ = [
     "CAPTION_KEY",
@@ -19,6 +19,7 @@ __all__ = [
     "read_caption_json",
     "read_captions",
     "write_captions",
+    "write_captions_once",
 ]
 
 CAPTION_SCHEMA = pl.Schema(
@@ -51,6 +52,19 @@ def write_captions(path: Path, captions: Iterable[Caption], made_by: dict[str, A
     """
     table = pl.DataFrame([asdict(caption) for caption in captions], schema=CAPTION_SCHEMA)
     write_artifact(path, table, CAPTION_KEY, made_by)
+
+
+def write_captions_once(path: Path, captions: Iterable[Caption], made_by: dict[str, Any]) -> bool:
+    """Write a captions table if it is not there, and see that it is the same if it is.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        DataError: If another table stands there, or a picture has two captions.
+    """
+    table = pl.DataFrame([asdict(caption) for caption in captions], schema=CAPTION_SCHEMA)
+    return write_artifact_once(path, table, CAPTION_KEY, made_by, marks=("source",))
 
 
 def read_captions(path: Path, role: str | Sequence[str] = "question") -> dict[str, str]:

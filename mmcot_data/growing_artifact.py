@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from filelock import FileLock, Timeout
 
 from mmcot_data.errors import DataError
 from mmcot_data.files import disk_errors_explained, sync_folder
-from mmcot_data.text_artifacts import read_artifact, read_made_by, write_artifact
+from mmcot_data.text_artifacts import (
+    locked_artifact,
+    read_artifact,
+    read_made_by,
+    write_artifact,
+)
 
 __all__ = ["GrowingArtifact", "Key", "Row", "grow_artifact"]
 
@@ -102,15 +106,33 @@ class GrowingArtifact:
             if self._rows.pop(key, None) is not None:
                 self._written = None
 
+    def refuse_unknown(self, question_ids: Collection[str]) -> None:
+        """See that all rows so far are of known questions; best before costly rows are made.
+
+        Raises:
+            DataError: If one is not.
+        """
+        unknown = sorted({str(key[0]) for key in self._rows} - set(question_ids))
+        if unknown:
+            raise DataError(
+                f"{self.path} has rows of {len(unknown)} questions that are not in the artifact "
+                f"root's questions.parquet any more, the first is {unknown[0]!r}: choose another "
+                "name, or delete the file to begin anew"
+            )
+
     def finish(self, rank: Mapping[str, int], notes: Mapping[str, Any]) -> None:
         """Write the table, and remove the journal. If the table is as it should be, do nothing.
 
         Args:
             rank: Place of each question, by question id: the order of the table.
             notes: What else to say about its making; stands beside ``settings`` in ``made_by``.
+
+        Raises:
+            DataError: If a row is of another question.
         """
         made_by = {"settings": self.settings, **notes}
         if self._written != made_by:
+            self.refuse_unknown(rank)
             rows = sorted(self._rows.items(), key=lambda item: (rank[str(item[0][0])], item[0][1:]))
             table = pl.DataFrame([row for _, row in rows], schema=self._schema)
             write_artifact(self.path, table, self._key, made_by)
@@ -148,6 +170,10 @@ class GrowingArtifact:
         for row in rows:
             if not isinstance(row, dict) or row.keys() != self._schema.keys():
                 raise self._damaged("a line has other columns")
+        try:
+            pl.DataFrame(rows, schema=self._schema)
+        except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+            raise self._damaged(f"a line has other values: {error}") from error
         self._rows |= {self._key_of(row): row for row in rows}
         if rows:
             self._written = None
@@ -193,15 +219,5 @@ def grow_artifact(
         DataError: If the artifact was made with other settings, is damaged, or another process
             is making it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.stem}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise DataError(
-            f"{path} is being made by another process: wait for it, or choose another name"
-        ) from error
-    try:
+    with locked_artifact(path):
         yield GrowingArtifact(path, schema, key, json.loads(json.dumps(settings)))
-    finally:
-        lock.release()

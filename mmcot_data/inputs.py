@@ -13,7 +13,7 @@ from mmcot_data.files import replace_file, write_parquet
 from mmcot_data.prompts import build_prompt, rationale_target
 from mmcot_data.questions import Question
 from mmcot_data.rationales import Rationale
-from mmcot_data.tokens import encode
+from mmcot_data.tokens import measure
 
 __all__ = ["InputTokens", "ModelInput", "count_tokens", "model_inputs", "write_inputs"]
 
@@ -118,8 +118,8 @@ def count_tokens(
         max_source: Most tokens of a source.
         max_target: Most tokens of a target.
     """
-    sources = encode(tokenizer, [text.source for text in inputs], max_source)
-    targets = encode(tokenizer, [text.target or "" for text in inputs], max_target)
+    sources = measure(tokenizer, [text.source for text in inputs], max_source)
+    targets = measure(tokenizer, [text.target or "" for text in inputs], max_target)
     return [
         InputTokens(
             source_tokens=source.num_tokens,

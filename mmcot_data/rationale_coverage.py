@@ -12,12 +12,15 @@ from mmcot_data.rationales import majority_answers, read_rationales
 __all__ = ["rationale_coverage"]
 
 
-def rationale_coverage(root: Path, questions: Sequence[Question]) -> list[dict[str, Any]]:
+def rationale_coverage(
+    root: Path, questions: Sequence[Question], producer: str | None = None
+) -> list[dict[str, Any]]:
     """Counts of an artifact root.
 
     Args:
         root: The artifact root.
         questions: All of its questions.
+        producer: Only of this table.
 
     Returns:
         One row for each producer and each split in which it has rationales: ``producer``,
@@ -35,7 +38,7 @@ def rationale_coverage(root: Path, questions: Sequence[Question]) -> list[dict[s
         orient="row",
     )
     report = []
-    for path in sorted((root / "rationales").glob("*.parquet")):
+    for path in sorted((root / "rationales").glob(f"{producer or '*'}.parquet")):
         read_rationales(path, questions)  # checks it
         table = pl.read_parquet(path).join(known, on="question_id", maintain_order="left")
         for split in SPLITS:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcot_data.errors import DataError
-from mmcot_data.prompts import PROMPT_FORMATS, RATIONALE_FORMATS
+from mmcot_data.prompts import PROMPT_FORMATS, RATIONALE_FORMATS, build_prompt
 from mmcot_data.questions import OPTION_LETTERS, Question, select_split
 from mmcot_data.rationales import Rationale
 from mmcot_data.strict_json import parse_json
@@ -15,6 +15,11 @@ __all__ = ["import_rationales"]
 
 _CUE = "Solution:"
 _MAX_SHOWN = 10
+_MAX_SAMPLE = 2**31 - 1
+_FIELDS = frozenset(
+    ("question_id", "rationale", "sample", "answer", "finish_reason", "prompt_format")
+)
+_MAX_CONTRADICTIONS = 0.1
 _ANSWER = re.compile(r"The answer is \(?([A-Z])\)?\b")
 """With and without parentheses: ScienceQA's GPT-3 files write ``The answer is B.``"""
 
@@ -58,16 +63,18 @@ def import_rationales(
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected text in UTF-8: {error}") from error
     if path.suffix == ".jsonl":
-        rows = _lines(path, content)
+        rows: Iterator[tuple[str, object]] = _lines(content)
     else:
-        rows = _rows_of_object(path, parse_json(content, str(path)), questions, split)
+        rows = _rows_of_object(
+            path, parse_json(content, str(path)), questions, split, prompt_format
+        )
     by_id = {question.question_id: question for question in questions}
     rationales: list[Rationale] = []
     faults: list[str] = []
     seen: dict[tuple[str, int], str] = {}
     for where, row in rows:
         try:
-            rationale = _rationale(row, by_id, prompt_format)
+            rationale = _rationale(_row(row), by_id, prompt_format)
         except DataError as error:
             faults.append(f"{where}: {error}")
             continue
@@ -88,24 +95,28 @@ def import_rationales(
     return rationales
 
 
-def _lines(path: Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lines(content: str) -> Iterator[tuple[str, object]]:
     for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"line {number}"
-        row = parse_json(line, f"{path}: {where}")
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: {where}: expected an object, found {line:.80}")
-        yield where, row
+        if line.strip():
+            yield f"line {number}", line
 
 
 def _rows_of_object(
-    path: Path, content: object, questions: Sequence[Question], split: str | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
+    path: Path,
+    content: object,
+    questions: Sequence[Question],
+    split: str | None,
+    prompt_format: str | None,
+) -> Iterator[tuple[str, object]]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
     if "preds" in content:
-        yield from _positional(path, content["preds"], questions, split)
+        chosen = _split_of_list(path, content["preds"], questions, split)
+        if "labels" in content and prompt_format is not None:
+            _check_labels(path, content["labels"], chosen, prompt_format)
+        for number, (question, text) in enumerate(zip(chosen, content["preds"], strict=True)):
+            row = {"question_id": question.question_id, "rationale": text}
+            yield f"preds[{number}]", row
         return
     texts = content.get("outputs", content)
     if not isinstance(texts, dict):
@@ -117,9 +128,10 @@ def _rows_of_object(
             yield f"question {question_id!r}", row
 
 
-def _positional(
+def _split_of_list(
     path: Path, texts: object, questions: Sequence[Question], split: str | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> list[Question]:
+    """The questions that a list without ids is about."""
     if not isinstance(texts, list):
         raise DataError(f"{path}: preds: expected a list of texts, found {type(texts).__name__}")
     if split is None:
@@ -133,8 +145,47 @@ def _positional(
             f"{path} has {len(texts)} predictions, the split {split} of this artifact root has "
             f"{len(chosen)} questions: expected one for each, in the official order"
         )
-    for number, (question, text) in enumerate(zip(chosen, texts, strict=True)):
-        yield f"preds[{number}]", {"question_id": question.question_id, "rationale": text}
+    return chosen
+
+
+def _check_labels(
+    path: Path, labels: object, questions: Sequence[Question], prompt_format: str
+) -> None:
+    """Multimodal-CoT writes the gold targets beside the predictions: they must be in order, too.
+
+    Its tokenizer drops what it does not know and cuts long texts, so that letters and digits are
+    compared as far as a label goes, and few may differ.
+    """
+    if not isinstance(labels, list) or len(labels) != len(questions):
+        raise DataError(f"{path}: labels: expected a list of as many texts as preds")
+    wrong = [
+        question.question_id
+        for question, label in zip(questions, labels, strict=True)
+        if (gold := build_prompt(question, prompt_format).target) is not None
+        and not _letters(gold).startswith(_letters(str(label)))
+    ]
+    if len(wrong) > _MAX_CONTRADICTIONS * len(questions):
+        raise DataError(
+            f"{path}: labels of {len(wrong)} of {len(questions)} questions are not the gold texts "
+            f"of {prompt_format} in this split's order, the first of question {wrong[0]!r}: they "
+            "are of another split, order, data set or prompt format, and so are the predictions"
+        )
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _row(row: object) -> dict[str, Any]:
+    if isinstance(row, str):
+        row = parse_json(row, "JSON")
+    if not isinstance(row, dict):
+        raise DataError(f"expected an object, found {row!r:.80}")
+    if unknown := sorted(row.keys() - _FIELDS):
+        raise DataError(
+            f"there is no field {unknown[0]!r}; expected some of {', '.join(sorted(_FIELDS))}"
+        )
+    return row
 
 
 def _rationale(
@@ -143,17 +194,17 @@ def _rationale(
     question_id, text = row.get("question_id"), row.get("rationale")
     if not isinstance(question_id, str) or question_id not in questions:
         raise DataError(f"question_id is {question_id!r:.80}, expected one of questions.parquet")
-    if not isinstance(text, str):
-        raise DataError(f"rationale is {text!r:.80}, expected a text")
+    if not isinstance(text, str) or not _is_unicode(text):
+        raise DataError(f"rationale is {text!r:.80}, expected a text in Unicode")
     sample = row.get("sample", 0)
-    if type(sample) is not int or sample < 0:
-        raise DataError(f"sample is {sample!r:.80}, expected a number from 0")
+    if type(sample) is not int or not 0 <= sample <= _MAX_SAMPLE:
+        raise DataError(f"sample is {sample!r:.80}, expected a number from 0 to {_MAX_SAMPLE}")
     form = row.get("prompt_format", prompt_format)
     if form is None:
         raise DataError("no prompt format: give --prompt-format, or prompt_format in each line")
     _check_format(form)
     reason = row.get("finish_reason", "unknown")
-    if not isinstance(reason, str):
+    if not isinstance(reason, str) or not _is_unicode(reason):
         raise DataError(f"finish_reason is {reason!r:.80}, expected a text")
     question = questions[question_id]
     text, answer = _split_text(text, form, len(question.choices))
@@ -186,6 +237,11 @@ def _split_text(text: str, prompt_format: str, num_choices: int) -> tuple[str, i
     elif found:
         text = text[: found[-1].start()]
     return text.strip(), answer if answer < num_choices else None
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can hold halves of surrogate pairs, which are no text."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_format(prompt_format: object) -> None:

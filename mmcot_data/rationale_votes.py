@@ -39,7 +39,13 @@ class Vote:
 
 
 def vote(rationales: Sequence[Rationale]) -> list[Vote]:
-    """Votes of all samples, kept or not, question by question in the order of the rows."""
+    """Votes of all samples, kept or not, question by question in the order of the rows.
+
+    Raises:
+        DataError: If no rationale draws an answer.
+    """
+    if all(rationale.answer is None for rationale in rationales):
+        raise DataError("none of the rationales draws an answer: there is nothing to vote on")
     answers = majority_answers(asdict(rationale) for rationale in rationales)
     samples: dict[str, list[Rationale]] = {}
     for rationale in rationales:

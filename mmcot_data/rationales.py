@@ -17,6 +17,7 @@ from mmcot_data.growing_artifact import Row
 from mmcot_data.prompts import PROMPT_FORMATS, gold_rationale
 from mmcot_data.questions import Question
 from mmcot_data.text_artifacts import (
+    locked_artifact,
     read_artifact,
     read_made_by,
     write_artifact,
@@ -29,6 +30,7 @@ __all__ = [
     "RATIONALE_SCHEMA",
     "KeepRule",
     "Rationale",
+    "first_rationales",
     "gold_rationales",
     "is_usable",
     "kept_marks",
@@ -119,7 +121,7 @@ def write_rationales_once(
         DataError: If another table stands there, or ``(question_id, sample)`` occurs twice.
     """
     table = pl.DataFrame([asdict(rationale) for rationale in rationales], schema=RATIONALE_SCHEMA)
-    return write_artifact_once(path, table, RATIONALE_KEY, made_by)
+    return write_artifact_once(path, table, RATIONALE_KEY, made_by, marks=("kept",))
 
 
 def read_rationales(path: Path, questions: Iterable[Question] | None = None) -> list[Rationale]:
@@ -136,6 +138,17 @@ def read_rationales(path: Path, questions: Iterable[Question] | None = None) -> 
     table = read_artifact(path, RATIONALE_SCHEMA, RATIONALE_KEY, _NULLABLE)
     _check_known(path, table, questions)
     return [Rationale(**row) for row in table.iter_rows(named=True)]
+
+
+def first_rationales(rationales: Iterable[Rationale]) -> dict[str, str]:
+    """The text of each question's first sample, kept or not, by question id.
+
+    Questions are tested with these: a mark may know the right answer.
+    """
+    texts: dict[str, str] = {}
+    for rationale in sorted(rationales, key=lambda rationale: rationale.sample):
+        texts.setdefault(rationale.question_id, rationale.rationale)
+    return texts
 
 
 def kept_rationales(rationales: Iterable[Rationale]) -> dict[str, str]:
@@ -219,15 +232,21 @@ def mark_kept(path: Path, rule: KeepRule) -> tuple[int, int, int]:
         How many rationales are kept, how many there are, and how many marks changed.
 
     Raises:
-        DataError: If the file is absent or not a rationales table.
+        DataError: If the file is absent or not a rationales table, another process is making it, or
+            the rule is about answers and there are none.
     """
-    made_by = read_made_by(path)
-    checked = read_artifact(path, RATIONALE_SCHEMA, RATIONALE_KEY, _NULLABLE)
-    marks = pl.Series("kept", kept_marks(checked.iter_rows(named=True), rule), dtype=pl.Boolean)
-    num_changed = int((marks != checked["kept"]).sum())
-    if num_changed:
-        table = pl.read_parquet(path).with_columns(marks)
-        write_artifact(path, table, RATIONALE_KEY, made_by | {"kept": rule})
+    with locked_artifact(path):
+        made_by = read_made_by(path)
+        checked = read_artifact(path, RATIONALE_SCHEMA, RATIONALE_KEY, _NULLABLE)
+        if rule != "all" and checked["answer"].null_count() == checked.height:
+            raise DataError(
+                f"no rationale of {path} draws an answer, so that none is right or of a majority"
+            )
+        marks = pl.Series("kept", kept_marks(checked.iter_rows(named=True), rule), dtype=pl.Boolean)
+        num_changed = int((marks != checked["kept"]).sum())
+        if num_changed or made_by.get("kept", "all") != rule:
+            table = pl.read_parquet(path).with_columns(marks)
+            write_artifact(path, table, RATIONALE_KEY, made_by | {"kept": rule})
     return int(marks.sum()), checked.height, num_changed
 
 

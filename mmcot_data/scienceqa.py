@@ -143,8 +143,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(
             f"{path} does not exist; expected a data set in ScienceQA's layout (problems.json, "
-            "pid_splits.json, images/): fetch ScienceQA with `mmcot-data download scienceqa OUT`, or "
-            "draw a data set with `mmcot-data sample OUT`"
+            "pid_splits.json, images/): fetch ScienceQA with `mmcot-data download scienceqa OUT`, "
+            "or draw a data set with `mmcot-data sample OUT`"
         )
     try:
         text = path.read_text(encoding="utf-8")

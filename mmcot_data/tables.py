@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mmcot_data.captions import Caption, write_captions
+from mmcot_data.captions import Caption, write_captions_once
 from mmcot_data.errors import DataError
 from mmcot_data.questions import read_questions, write_questions
 from mmcot_data.scienceqa import ScienceQA
@@ -24,7 +24,8 @@ def write_tables(data: ScienceQA, out: Path) -> list[Path]:
         The files that the artifact root holds now.
 
     Raises:
-        DataError: If the artifact root holds other questions, or is a feature set.
+        DataError: If the artifact root holds other questions or other captions of that name, or is
+            a feature set.
     """
     check_artifact_root(out)
     path = out / "questions.parquet"
@@ -36,7 +37,9 @@ def write_tables(data: ScienceQA, out: Path) -> list[Path]:
         return [path]
     captions_path = artifact_path(out, "captions", data.dataset)
     captions = [Caption(question_id=key, caption=text) for key, text in data.captions.items()]
-    write_captions(captions_path, captions, {"dataset": data.dataset, "source": "the data set"})
+    write_captions_once(
+        captions_path, captions, {"dataset": data.dataset, "source": "the data set"}
+    )
     return [path, captions_path]
 
 
@@ -63,5 +66,5 @@ def _check_same(path: Path, data: ScienceQA) -> None:
         f"{path} holds other questions than the data set {data.dataset}: "
         f"{len(there.keys() - given.keys())} only in the table, "
         f"{len(given.keys() - there.keys())} only in the data set, {changed} that differ; choose "
-        f"another --out, or delete {path.parent} to begin anew"
+        "another --out"
     )

@@ -6,17 +6,20 @@ settings, source file) is a JSON object under ``made_by`` in the file's key-valu
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
+from filelock import FileLock, Timeout
 
 from mmcot_data.errors import DataError
 from mmcot_data.files import write_parquet
 
 __all__ = [
     "artifact_path",
+    "locked_artifact",
     "read_artifact",
     "read_made_by",
     "write_artifact",
@@ -63,10 +66,42 @@ def write_artifact(
     write_parquet(path, table, {_MADE_BY: json.dumps(made_by, ensure_ascii=False, sort_keys=True)})
 
 
+@contextmanager
+def locked_artifact(path: Path) -> Iterator[None]:
+    """Keep other processes from changing a text artifact for as long as the block.
+
+    Raises:
+        DataError: If one is at it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DataError(
+            f"{path} is being made by another process: wait for it, or choose another name"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write_artifact_once(
-    path: Path, table: pl.DataFrame, key: Sequence[str], made_by: dict[str, Any]
+    path: Path,
+    table: pl.DataFrame,
+    key: Sequence[str],
+    made_by: dict[str, Any],
+    marks: Sequence[str] = (),
 ) -> bool:
     """Write a text artifact if it is not there, and see that it is the same if it is.
+
+    Args:
+        path: Final path.
+        table: The rows.
+        key: Columns whose values together name a row.
+        made_by: What made it.
+        marks: Columns, and what made_by says of them, that may have been changed since.
 
     Returns:
         Whether it was written.
@@ -77,8 +112,13 @@ def write_artifact_once(
     if not path.exists():
         write_artifact(path, table, key, made_by)
         return True
-    there = pl.read_parquet(path)
-    if read_made_by(path) != json.loads(json.dumps(made_by)) or not there.equals(table):
+    there = read_artifact(path, table.schema, key, table.columns)
+    found, wanted = (
+        {name: value for name, value in each.items() if name not in marks}
+        for each in (read_made_by(path), json.loads(json.dumps(made_by)))
+    )
+    same_rows = there.drop(marks, strict=False).equals(table.drop(marks, strict=False))
+    if found != wanted or not same_rows:
         raise DataError(
             f"{path} exists and holds something else: choose another name for what is to be made, "
             "or delete the file"
@@ -123,10 +163,13 @@ def read_made_by(path: Path) -> dict[str, Any]:
     """What made a text artifact, as its writer noted it.
 
     Raises:
-        DataError: If the file is absent or carries no such note.
+        DataError: If the file is absent, not parquet, or carries no such note.
     """
     _check_exists(path)
-    metadata = pl.read_parquet_metadata(path)
+    try:
+        metadata = pl.read_parquet_metadata(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: expected a parquet file: {error}") from error
     if _MADE_BY not in metadata:
         raise DataError(
             f"{path}: expected the key {_MADE_BY!r} in the parquet metadata, none found"

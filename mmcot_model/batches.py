@@ -56,7 +56,7 @@ def tokenize(
     sources = encode(tokenizer, [text.source for text in inputs], max_source)
     targets = encode(tokenizer, [text.target or "" for text in inputs], max_target)
     return [
-        Example(text.question_id, source.ids, target.ids)
+        Example(text.question_id, source, target)
         for text, source, target in zip(inputs, sources, targets, strict=True)
     ]
 

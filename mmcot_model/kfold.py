@@ -8,23 +8,16 @@ model that was trained on the others.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from mmcot_data.files import file_sha256
+from mmcot_data.errors import DataError
 from mmcot_data.questions import Question
-from mmcot_data.rationales import (
-    RATIONALE_KEY,
-    RATIONALE_SCHEMA,
-    Rationale,
-    read_rationales,
-)
-from mmcot_data.text_artifacts import artifact_path, read_made_by, write_artifact_once
+from mmcot_data.rationales import Rationale, read_rationales, write_rationales_once
+from mmcot_data.text_artifacts import artifact_path, read_made_by
 from mmcot_model.config import TrainConfig
-from mmcot_model.run_folder import claim_folder, finish_folder
+from mmcot_model.run_folder import claim_folder, finish_folder, locked_folder
 from mmcot_model.run_inputs import RunInputs, read_inputs
 from mmcot_model.stage_run import StageRun
 
@@ -88,20 +81,35 @@ def write_kfold_rationales(
     """
     inputs = read_inputs(config.train)
     divided = inputs.train
+    parts = [[q for q in divided if fold_of(q, config.folds) == k] for k in range(config.folds)]
+    if any(len(part) in (0, len(divided)) for part in parts):
+        raise DataError(
+            f"{len(divided)} questions make folds of {', '.join(str(len(part)) for part in parts)} "
+            "questions: a fold would be empty; give fewer --folds"
+        )
     path = artifact_path(config.train.artifacts, "rationales", config.producer)
     made_by = _made_by(config, inputs)
-    if path.is_file() and read_made_by(path) == made_by:
-        return _summary(path, read_rationales(path, inputs.questions), is_new=False)
+    if path.is_file():
+        return _summary(path, _existing(path, made_by, inputs), is_new=False)
     rows: dict[str, Rationale] = {}
-    for fold in range(config.folds):
-        held_out = [q for q in divided if fold_of(q, config.folds) == fold]
-        for row in _fold_rationales(config, inputs, fold, held_out) if held_out else []:
-            rows[row.question_id] = row
-        if on_fold is not None:
-            on_fold(fold + 1, config.folds)
-    table = pl.DataFrame([asdict(rows[q.question_id]) for q in divided], schema=RATIONALE_SCHEMA)
-    is_new = write_artifact_once(path, table, RATIONALE_KEY, made_by)
-    return _summary(path, list(rows.values()), is_new=is_new)
+    with locked_folder(config.train.output):
+        for fold, part in enumerate(parts):
+            rows |= {row.question_id: row for row in _fold_rationales(config, inputs, fold, part)}
+            if on_fold is not None:
+                on_fold(fold + 1, config.folds)
+    write_rationales_once(path, [rows[q.question_id] for q in divided], made_by)
+    return _summary(path, list(rows.values()), is_new=True)
+
+
+def _existing(path: Path, made_by: dict[str, Any], inputs: RunInputs) -> list[Rationale]:
+    """The table's rows if the same request made it; whatever its marks."""
+    found = {name: value for name, value in read_made_by(path).items() if name != "kept"}
+    if found != made_by:
+        raise DataError(
+            f"{path} was made with other settings or inputs: choose another --producer, or delete "
+            "the file to make it anew"
+        )
+    return read_rationales(path, inputs.questions)
 
 
 def _fold_rationales(
@@ -132,14 +140,8 @@ def _made_by(config: KFoldConfig, inputs: RunInputs) -> dict[str, Any]:
         "producer": "stage1-kfold",
         "folds": config.folds,
         "training": training,
-        "model_sha256": _model_sha256(config.train.model),
         "sha256": dict(inputs.sha256),
     }
-
-
-def _model_sha256(model: str) -> list[str]:
-    """Digests of a local model's weights; a preset or hub id is known by its name."""
-    return [file_sha256(path) for path in sorted(Path(model).glob("*.safetensors"))]
 
 
 def _digest(ids: Sequence[str]) -> str:

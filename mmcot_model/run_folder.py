@@ -14,9 +14,13 @@ Its parts, in the order in which they appear:
 import importlib.metadata
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mmcot_data.errors import TrainingError
 from mmcot_data.files import write_json
@@ -24,7 +28,37 @@ from mmcot_data.shards.remote import is_remote
 from mmcot_model.config import TrainConfig
 from mmcot_model.run_inputs import RunInputs
 
-__all__ = ["claim_folder", "finish_folder", "read_config", "read_run"]
+__all__ = [
+    "claim_folder",
+    "finish_folder",
+    "locked_folder",
+    "read_config",
+    "read_features_sha256",
+    "read_run",
+]
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from making the same run for as long as the block.
+
+    Raises:
+        TrainingError: If one is making it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainingError(
+            f"{folder} is being made by another process: wait for it, or choose another --output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> None:
@@ -41,7 +75,8 @@ def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> Non
     """
     path = config.output / "config.json"
     wanted = config.to_json() | {f"sha256 of {k}": v for k, v in inputs.sha256.items()}
-    others = [] if not config.output.is_dir() else [p for p in config.output.iterdir() if p != path]
+    own = (path.name, _LOCK)
+    others = config.output.is_dir() and any(p.name not in own for p in config.output.iterdir())
     if not others:
         write_json(path, wanted)
         return
@@ -93,9 +128,7 @@ def read_config(folder: Path) -> TrainConfig:
         TrainingError: If the folder holds no run, or its settings are damaged.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        raise TrainingError(f"{path} does not exist; expected the output folder of an mmcot-train")
-    found = _read_object(path)
+    found = _read_settings(path)
     values = {field.name: found[field.name] for field in fields(TrainConfig) if field.name in found}
     try:
         for name in ("artifacts", "output"):
@@ -106,6 +139,16 @@ def read_config(folder: Path) -> TrainConfig:
         return TrainConfig(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path}: not the settings of a run: {error!r}") from error
+
+
+def read_features_sha256(folder: Path) -> str | None:
+    """Digest of the feature set's manifest that a run reads; None for a run on the text alone.
+
+    Raises:
+        TrainingError: If the folder holds no run, or its settings are damaged.
+    """
+    digest = _read_settings(folder / "config.json").get("sha256 of features")
+    return digest if isinstance(digest, str) else None
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -124,6 +167,12 @@ def read_run(folder: Path) -> dict[str, Any]:
         if not isinstance(run.get(key), str):
             raise TrainingError(f"{path}: expected an object with the text {key!r}")
     return run
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise TrainingError(f"{path} does not exist; expected the output folder of an mmcot-train")
+    return _read_object(path)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -52,6 +52,11 @@ def read_inputs(config: TrainConfig) -> RunInputs:
     files = {"questions": config.artifacts / "questions.parquet"}
     questions = read_questions(files["questions"])
     train = [q for q in select_split(questions, config.train_split) if q.answer is not None]
+    if not train:
+        raise TrainingError(
+            f"no question of {config.train_split} has an answer to learn: choose another "
+            "--train-split"
+        )
     test = select_split(questions, config.test_split)
     hidden = [q.question_id for q in test if q.answer is None]
     if hidden and config.stage != "rationale":
@@ -63,6 +68,7 @@ def read_inputs(config: TrainConfig) -> RunInputs:
     if config.captions is not None:
         files["captions"] = artifact_path(config.artifacts, "captions", config.captions)
         captions = read_captions(files["captions"], config.image_roles)
+        _check_captions(files["captions"], captions, questions, {"training": train, "test": test})
     for name in ("rationales", "train_rationales", "target_rationales"):
         if (given := getattr(config, name)) is not None:
             files[name] = _rationale_table(config.artifacts, given)
@@ -72,6 +78,7 @@ def read_inputs(config: TrainConfig) -> RunInputs:
         features = FeatureSet(store, roles=config.image_roles)
         check_coverage(config, features, store.read_index(), {"training": train, "test": test})
         sha256["features"] = store.manifest.sha256
+    sha256 |= {f"model {name}": digest for name, digest in _weights(config.model).items()}
     return RunInputs(
         questions=questions,
         train=train,
@@ -83,6 +90,30 @@ def read_inputs(config: TrainConfig) -> RunInputs:
         target_rationales=files.get("target_rationales"),
         sha256=sha256 | {name: file_sha256(path) for name, path in files.items()},
     )
+
+
+def _check_captions(
+    path: Path,
+    captions: Mapping[str, str],
+    questions: Sequence[Question],
+    splits: Mapping[str, Sequence[Question]],
+) -> None:
+    known = {question.question_id for question in questions}
+    if unknown := sorted(captions.keys() - known):
+        raise TrainingError(
+            f"{path}: {len(unknown)} captions are for unknown questions, the first for "
+            f"{unknown[0]!r}; expected captions of this artifact root's questions"
+        )
+    for name, asked in splits.items():
+        covered = sum(question.question_id in captions for question in asked)
+        logger.info("captions for %d of %d %s questions", covered, len(asked), name)
+
+
+def _weights(model: str) -> dict[str, str]:
+    """Digests of a local model's weights by file; a preset or hub id is known by its name."""
+    folder = Path(model)
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")] if folder.is_dir() else []
+    return {path.name: file_sha256(path) for path in sorted(files)}
 
 
 def _rationale_table(artifacts: Path, given: str) -> Path:

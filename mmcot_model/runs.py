@@ -2,7 +2,7 @@
 
 from mmcot_model.config import TrainConfig
 from mmcot_model.evaluation import Scores
-from mmcot_model.run_folder import claim_folder, finish_folder
+from mmcot_model.run_folder import claim_folder, finish_folder, locked_folder
 from mmcot_model.run_inputs import read_inputs
 from mmcot_model.stage_run import StageRun
 
@@ -21,21 +21,20 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> Scores | None:
         The scores of the test split; None if only the rationale stage was trained.
 
     Raises:
-        TrainingError: If ``config.output`` holds another run, or a finished or stopped one
-            without ``resume``.
+        TrainingError: If ``config.output`` holds another run, a finished or stopped one without
+            ``resume``, or one that another process is making.
         DataError: If questions, captions or rationales are absent or do not cover a split.
         ShardError: If the feature set cannot be read.
     """
     inputs = read_inputs(config)
-    claim_folder(config, inputs, resume=resume)
-    run = StageRun(config, inputs)
-    scores = None
-    rationales = None
-    if config.stage in ("rationale", "both"):
-        rationales = run.rationale_stage()
-    elif inputs.rationales is not None:
-        rationales = run.given_rationales(inputs.rationales)
-    if config.stage != "rationale":
-        scores = run.answer_stage(rationales)
-    finish_folder(config, inputs)
+    with locked_folder(config.output):
+        claim_folder(config, inputs, resume=resume)
+        run = StageRun(config, inputs)
+        scores = None
+        rationales = run.rationales.tested
+        if config.stage in ("rationale", "both"):
+            rationales = run.rationale_stage()
+        if config.stage != "rationale":
+            scores = run.answer_stage(rationales)
+        finish_folder(config, inputs)
     return scores

@@ -18,13 +18,13 @@ from mmcot_data.questions import Question, read_questions, select_split
 from mmcot_data.rationales import RATIONALE_KEY, RATIONALE_SCHEMA
 from mmcot_data.row_sampling import Sampling, row_seed
 from mmcot_data.shards import FeatureSet
-from mmcot_data.shards.store import open_store
+from mmcot_data.shards.store import ShardStore, open_store
 from mmcot_data.text_artifacts import artifact_path
 from mmcot_model.batches import tokenize
 from mmcot_model.config import TrainConfig
 from mmcot_model.generation import Generation, generate
 from mmcot_model.loading import load_model
-from mmcot_model.run_folder import read_config, read_run
+from mmcot_model.run_folder import read_config, read_features_sha256, read_run
 from mmcot_model.run_inputs import check_coverage
 from mmcot_model.stage_run import collator, rationale_rows
 from mmcot_model.training import is_trained
@@ -115,16 +115,13 @@ def write_stage1_rationales(
             raise TrainingError(f"{config.run} was trained without features: leave out --features")
         trained = replace(trained, features=config.features)
     trained = replace(trained, artifacts=config.artifacts)
-    store = None
-    if trained.features is not None:
-        is_finished = (config.run / "run.json").is_file()
-        expect = read_run(config.run)["feature_spec"] if is_finished else None
-        store = open_store(trained.features, expect=expect)
+    store = None if trained.features is None else _open_features(config.run, trained.features)
     captions = None
     if trained.captions is not None:
         captions = artifact_path(config.artifacts, "captions", trained.captions)
     settings: dict[str, Any] = {
         "producer": "stage1",
+        "questions_sha256": file_sha256(config.artifacts / "questions.parquet"),
         "weights_sha256": [file_sha256(path) for path in sorted(folder.glob("*.safetensors"))],
         "prompt_format": trained.prompt_format,
         "features": None if store is None else store.manifest.sha256,
@@ -166,6 +163,19 @@ def write_stage1_rationales(
         num_new=len(pending),
         num_cut_off=sum(row["finish_reason"] == "length" for row in rows),
     )
+
+
+def _open_features(run: Path, features: Path | str) -> ShardStore:
+    """A model reads the features that it was trained on, or such as were made in the same way."""
+    store = open_store(features)
+    if read_features_sha256(run) == store.manifest.sha256:
+        return store
+    if not (run / "run.json").is_file():
+        raise TrainingError(
+            f"{features} is not the feature set that {run} was begun with, and the run is not "
+            "finished, so that nothing else is known of it: give that set, or finish the run"
+        )
+    return open_store(features, expect=read_run(run)["feature_spec"])
 
 
 def _chosen(questions: Sequence[Question], splits: Sequence[str]) -> list[Question]:

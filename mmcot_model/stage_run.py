@@ -2,24 +2,16 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mmcot_data.errors import TrainingError
 from mmcot_data.files import write_json
 from mmcot_data.inputs import ModelInput, model_inputs
-from mmcot_data.prompts import RATIONALE_FORMATS, gold_rationale, parse_answer
+from mmcot_data.prompts import gold_rationale, parse_answer
 from mmcot_data.questions import Question
-from mmcot_data.rationales import (
-    Rationale,
-    kept_rationales,
-    kept_samples,
-    read_rationales,
-    write_rationales,
-)
+from mmcot_data.rationales import Rationale, first_rationales, write_rationales
 from mmcot_data.shards import FeatureSet
 from mmcot_model.batches import Collator, Example, tokenize
 from mmcot_model.config import TrainConfig
@@ -29,6 +21,7 @@ from mmcot_model.generation import Generation, generate
 from mmcot_model.loading import PRESETS, load_model, new_model
 from mmcot_model.progress import progress_bar
 from mmcot_model.run_inputs import RunInputs
+from mmcot_model.run_rationales import choose_rationales
 from mmcot_model.training import StageSettings, is_trained, train_stage
 
 __all__ = ["StageRun", "collator", "rationale_rows"]
@@ -43,42 +36,7 @@ class StageRun:
         self.config = config
         self.inputs = inputs
         self.answer_format = "QCMG-A" if config.stage == "both" else config.prompt_format
-        self.train = list(inputs.train)
-        self.targets: Mapping[str, Sequence[Rationale]] | None = None
-        self.train_rationales: Mapping[str, str] | None = None
-        self.reference_format: str | None = None
-        if inputs.target_rationales is not None:
-            self.targets = kept_samples(read_rationales(inputs.target_rationales, inputs.questions))
-            self._leave_out(self.targets, inputs.target_rationales)
-        if config.stage == "both":
-            self._train_on_gold(config.prompt_format)
-        if inputs.train_rationales is not None:
-            rows = read_rationales(inputs.train_rationales, inputs.questions)
-            self.train_rationales = kept_rationales(rows)
-            self._leave_out(self.train_rationales, inputs.train_rationales)
-        elif config.stage == "both" and self.targets is not None:
-            self.train_rationales = {key: rows[0].rationale for key, rows in self.targets.items()}
-
-    def given_rationales(self, path: Path) -> dict[str, str]:
-        """A producer's rationales; stage 2 trains on theirs, or on gold ones of their form."""
-        rows = read_rationales(path, self.inputs.questions)
-        rationales = kept_rationales(rows)
-        formats = sorted({row.prompt_format for row in rows})
-        is_stage_1 = len(formats) == 1 and formats[0] in RATIONALE_FORMATS
-        if self.inputs.train_rationales is not None:
-            self.reference_format = formats[0] if is_stage_1 else None
-            return rationales
-        if is_stage_1:
-            self._train_on_gold(formats[0])
-        if all(question.question_id in rationales for question in self.train):
-            self.train_rationales = rationales
-        if self.train_rationales is None:
-            raise TrainingError(
-                f"{path} has no rationale for some questions of {self.config.train_split}, and "
-                f"gold ones of the same form cannot stand in: its prompt formats are {formats}, "
-                f"expected one of {', '.join(RATIONALE_FORMATS)}"
-            )
-        return rationales
+        self.rationales = choose_rationales(config, inputs)
 
     def rationale_stage(self) -> dict[str, str]:
         """Train stage 1, write rationales.parquet for the test split, and return its texts."""
@@ -98,7 +56,7 @@ class StageRun:
             {"producer": "stage1", "run": str(config.output.resolve()), "split": config.test_split},
             self.inputs.questions,
         )
-        return kept_rationales(rationales)
+        return first_rationales(rationales)
 
     def answer_stage(self, rationales: Mapping[str, str] | None) -> Scores:
         """Train the stage that answers, and write predictions.parquet and scores.json."""
@@ -128,48 +86,21 @@ class StageRun:
         return scores
 
     def _reference(self, question: Question) -> str | None:
-        if self.reference_format is None:
-            return None
-        return gold_rationale(question, self.reference_format)
+        form = self.rationales.reference_format
+        return None if form is None else gold_rationale(question, form)
 
     def _train_inputs(self, stage: str) -> list[ModelInput]:
+        chosen, captions = self.rationales, self.inputs.captions
         if stage == "rationale":
             return model_inputs(
-                self.train, self.config.prompt_format, self.inputs.captions, targets=self.targets
+                self.inputs.train, self.config.prompt_format, captions, targets=chosen.targets
             )
-        targets = self.targets if self.config.stage == "answer" else None
-        return model_inputs(
-            self.train,
-            self.answer_format,
-            self.inputs.captions,
-            self.train_rationales,
-            targets=targets,
-        )
-
-    def _leave_out(self, covered: Mapping[str, object], path: Path) -> None:
-        """Train only on the questions for which a table has a kept rationale."""
-        train = [question for question in self.train if question.question_id in covered]
-        if not train:
-            raise TrainingError(
-                f"{path} keeps no rationale of a question of {self.config.train_split}: make some, "
-                "or mark them with `mmcot-data rationales keep`"
+        if chosen.train is None:  # one stage
+            return model_inputs(
+                self.inputs.train, self.answer_format, captions, targets=chosen.targets
             )
-        if len(train) < len(self.train):
-            logger.warning(
-                "%d of %d questions of %s are left out of training: %s keeps no rationale for them",
-                len(self.train) - len(train),
-                len(self.train),
-                self.config.train_split,
-                path,
-            )
-        self.train = train
-
-    def _train_on_gold(self, prompt_format: str) -> None:
-        """Train stage 2 on the kind of rationale that stage 1 writes for the test split."""
-        self.reference_format = prompt_format
-        self.train_rationales = {
-            q.question_id: gold_rationale(q, prompt_format) for q in self.train
-        }
+        covered = [q for q in self.inputs.train if q.question_id in chosen.train]
+        return model_inputs(covered, self.answer_format, captions, chosen.train)
 
     def _trained_model(self, stage: str) -> tuple[FusionT5, PreTrainedTokenizerBase]:
         config = self.config

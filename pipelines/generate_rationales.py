@@ -41,6 +41,16 @@ __all__ = ["generate_rationales"]
 _Split = Literal["train", "val", "test", "trainval", "minitrain", "minival", "minitest"]
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _NUM_SHOWN = 50
+_USERS = {
+    **dict.fromkeys(("splits", "samples", "temperature", "top_p"), ("stage1", "teacher")),
+    **dict.fromkeys(("epochs", "max_steps"), ("stage1-kfold",)),
+    **dict.fromkeys(("url", "limit", "keep"), ("teacher",)),
+    **dict.fromkeys(("demonstrations", "demonstrations_from", "demonstration_ids"), ("teacher",)),
+    "captions": ("stage1-kfold", "teacher"),
+    "run": ("stage1",),
+    "features": ("stage1", "stage1-kfold"),
+}
+"""Producers that a parameter has a meaning for."""
 
 
 def _producer_task(function: Callable[..., Path]) -> Any:
@@ -145,6 +155,25 @@ def generate_rationales(
         demonstration_ids: few-shot-cot: train questions that are taken from there.
     """
     name = producer or by
+    given = {
+        "splits": splits != (),
+        "samples": samples != 1,
+        "temperature": temperature != 0,
+        "top_p": top_p != 1,
+        "captions": captions is not None,
+        "run": run is not None,
+        "features": features is not None,
+        "epochs": epochs is not None,
+        "max_steps": max_steps is not None,
+        "url": url is not None,
+        "limit": limit is not None,
+        "keep": keep is not None,
+        "demonstrations": demonstrations is not None,
+        "demonstrations_from": demonstrations_from is not None,
+        "demonstration_ids": demonstration_ids != (),
+    }
+    if useless := [key for key, is_given in given.items() if is_given and by not in _USERS[key]]:
+        return fail(ValueError(f"{', '.join(useless)}: has no meaning for rationales by {by}"))
     try:
         if by == "gold":
             path = _gold(artifacts, name, prompt_format)
@@ -211,9 +240,9 @@ def generate_rationales(
                     demonstration_ids=demonstration_ids,
                 )
             )
+        num_rows = _publish(artifacts, name, path)
     except (ValueError, MmcotError, OSError) as error:
         return fail(error)
-    num_rows = _publish(artifacts, name, path)
     get_run_logger().info("%s: %d rationales", path, num_rows)
     return Completed(message=f"{path}: {num_rows} rationales", data=path)
 
@@ -224,11 +253,8 @@ def _place(features: str | None) -> Path | str | None:
 
 def _publish(artifacts: Path, producer: str, path: Path) -> int:
     questions = read_questions(artifacts)
-    coverage = [
-        row for row in rationale_coverage(artifacts, questions) if row["producer"] == producer
-    ]
     create_table_artifact(
-        coverage,
+        rationale_coverage(artifacts, questions, producer),
         key=artifact_name("rationales", producer, "coverage"),
         description=f"What {path} has, by split.",
     )

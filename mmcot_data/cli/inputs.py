@@ -75,7 +75,14 @@ def add_parser(commands: Subcommands) -> None:
     parser.add_argument(
         "--rationales",
         metavar="PRODUCER",
-        help="rationales/PRODUCER.parquet, for QCMG-A (default: the data set's own)",
+        help="rationales/PRODUCER.parquet, for QCMG-A: of training questions the first that is "
+        "kept, of others the first (default: the data set's own, see --gold)",
+    )
+    parser.add_argument(
+        "--gold",
+        choices=_STAGE_FORMATS["rationale"],
+        help="form of the data set's own rationales that QCMG-A shows (default: QCM-E with "
+        "--stage, as mmcot-train has it; without, QCM-LE, as Multimodal-CoT has it)",
     )
     parser.add_argument(
         "--target-rationales",
@@ -106,6 +113,7 @@ def add_parser(commands: Subcommands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from mmcot_data.inputs import model_inputs, write_inputs
+    from mmcot_data.prompts import gold_rationale
     from mmcot_data.questions import read_questions, select_split
 
     prompt_format = _prompt_format(arguments)
@@ -117,6 +125,9 @@ def _run(arguments: argparse.Namespace) -> int:
     captions, rationales, targets = _texts(arguments, questions)
     if arguments.split is not None:
         questions = select_split(questions, arguments.split)
+    if prompt_format == "QCMG-A" and rationales is None:
+        form = arguments.gold or ("QCM-LE" if arguments.stage is None else "QCM-E")
+        rationales = {q.question_id: gold_rationale(q, form) for q in questions}
     rows = model_inputs(questions, prompt_format, captions, rationales, targets=targets)
     tokens = _tokens(arguments, prompt_format, rows)
     write_inputs(arguments.out, rows, tokens)
@@ -150,7 +161,12 @@ def _texts(
 ]:
     """Captions, rationales to show, and rationales to write, by question id."""
     from mmcot_data.captions import read_captions
-    from mmcot_data.rationales import kept_rationales, kept_samples, read_rationales
+    from mmcot_data.rationales import (
+        first_rationales,
+        kept_rationales,
+        kept_samples,
+        read_rationales,
+    )
     from mmcot_data.text_artifacts import artifact_path
 
     root = arguments.artifacts
@@ -160,7 +176,11 @@ def _texts(
         captions = read_captions(path, arguments.image_roles)
     if arguments.rationales is not None:
         path = artifact_path(root, "rationales", arguments.rationales)
-        shown = kept_rationales(read_rationales(path, questions))
+        rows = read_rationales(path, questions)
+        kept = kept_rationales(rows)
+        is_train = {q.question_id: q.split == "train" for q in questions}
+        shown = {key: text for key, text in first_rationales(rows).items() if not is_train[key]}
+        shown |= {key: text for key, text in kept.items() if is_train[key]}
     if arguments.target_rationales is not None:
         path = artifact_path(root, "rationales", arguments.target_rationales)
         written = kept_samples(read_rationales(path, questions))

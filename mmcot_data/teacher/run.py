@@ -81,6 +81,7 @@ def generate_teacher_rationales(
         ]
         settings = _settings(config, waiting, demonstrations)
         with grow_artifact(path, TEACHER_SCHEMA, RATIONALE_KEY, settings) as artifact:
+            artifact.refuse_unknown({question.question_id for question in questions})
             _check_texts(artifact, items)
             manner = Manner.of(config, demonstrations)
             num_new = _write(artifact, waiting, items, manner, reports.written)

@@ -13,8 +13,8 @@ __all__ = ["add_parser"]
 _EXAMPLES = """\
   all questions:              mmcot-data rationales stage1 shards --run runs/detr-tiny
   one split:                  mmcot-data rationales stage1 shards --run runs/detr-tiny --split test
-  ten samples, for voting:    mmcot-data rationales stage1 shards --run runs/detr-tiny \\
-                                --split test --samples 10 --temperature 0.7 --producer stage1-x10
+  several of each question:   mmcot-data rationales stage1 shards --run runs/detr-tiny \\
+                                --samples 4 --temperature 0.7 --producer stage1-x4
   on to stage 2:              mmcot-train --features shards/detr --stage answer \\
                                 --prompt-format QCMG-A --rationales stage1
 

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import ByT5Tokenizer
 
 from mmcot_data.cli import main
 from mmcot_data.errors import DataError
@@ -14,7 +15,7 @@ from mmcot_data.prompts import parse_answer, rationale_target
 from mmcot_data.questions import Question, write_questions
 from mmcot_data.rationales import Rationale, write_rationales
 from mmcot_data.tokenizers import load_tokenizer
-from mmcot_data.tokens import encode
+from mmcot_data.tokens import Measured, encode, measure
 from mmcot_model.tokenizer import train_tokenizer
 
 TEXTS = [
@@ -44,8 +45,10 @@ def tokenizer():
 @given(st.text(alphabet="ab Åé½日\t(", max_size=40), st.integers(2, 12))
 def test_tokens_are_those_that_the_tokenizer_truncates_to(tokenizer, text, limit):
     """The report must describe what training sees: the tokenizer's own truncation."""
-    (found,) = encode(tokenizer, [text], limit)
-    assert found.ids == tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+    (found,) = measure(tokenizer, [text], limit)
+    assert encode(tokenizer, [text], limit) == [
+        tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+    ]
     assert found.num_tokens == len(tokenizer(text)["input_ids"])
     assert text.endswith(found.cut)
     if found.num_tokens <= limit:
@@ -57,7 +60,7 @@ def test_what_is_cut_is_the_end_of_the_text(tokenizer):
     text = TEXTS[0]
     pieces = tokenizer(text, return_offsets_mapping=True)["offset_mapping"][:-1]
     for limit in range(2, len(pieces) + 1):
-        (found,) = encode(tokenizer, [text], limit)
+        (found,) = measure(tokenizer, [text], limit)
         assert found.cut == text[pieces[limit - 2][1] :]
         assert found.cut
 
@@ -98,8 +101,11 @@ def test_stage_and_format_have_to_agree(tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert main(["inputs", str(tmp_path), "--out", str(out), "--stage", "answer"]) == 0
     (row,) = map(json.loads, out.read_text().splitlines())
-    assert row["source"].endswith("Solution: L. S. Answer:")
+    assert row["source"].endswith("Solution: S. Answer:"), "what mmcot-train shows"
     assert set(row) == {"question_id", "source", "target"}
+    for more in (["--gold", "QCM-LE", "--stage", "answer"], ["--prompt-format", "QCMG-A"]):
+        assert main(["inputs", str(tmp_path), "--out", str(out), *more]) == 0
+        assert json.loads(out.read_text())["source"].endswith("Solution: L. S. Answer:")
 
 
 def test_a_tokenizer_that_is_not_there_is_explained(tmp_path):
@@ -153,3 +159,10 @@ def test_an_answer_that_ends_a_rationale_is_not_written_twice(end):
     target = rationale_target(QUESTION, "QCM-LEA", f"Solution: It floats. {end}", 1)
     assert target == "It floats. The answer is (B)."
     assert parse_answer(target, 2) == 1
+
+
+def test_a_tokenizer_without_offsets_is_measured_by_its_tokens():
+    """ByT5's tokens are bytes: eight of them end the eighth byte short of the end of the text."""
+    tokenizer = ByT5Tokenizer()
+    assert encode(tokenizer, ["abcdefghij"], 8) == [tokenizer("abcdefg")["input_ids"]]
+    assert measure(tokenizer, ["abcdefghij", "abc"], 8) == [Measured(11, "hij"), Measured(4, "")]

@@ -22,7 +22,7 @@ from mmcot_data.rationales import (
     read_rationales,
     write_rationales,
 )
-from mmcot_data.text_artifacts import read_made_by
+from mmcot_data.text_artifacts import locked_artifact, read_made_by
 
 SPLITS = {"9": ("test", 0), "10": ("test", 1), "3": ("test", 2), "4": ("train", 0)}
 QUESTIONS = [
@@ -66,7 +66,7 @@ def imported(path, content, **options):
 
 def test_a_list_without_ids_takes_those_of_the_split_in_its_official_order(tmp_path):
     """Multimodal-CoT joins by position; sorted ids ("10" before "9") would swap rationales."""
-    file = {"preds": ["Solution: a", " b\nc ", ""], "labels": [], "num_fail": 0}
+    file = {"preds": ["Solution: a", " b\nc ", ""], "num_fail": 0}
     rows = imported(tmp_path / "p.json", file, prompt_format="QCM-E", split="test")
     assert [(r.question_id, r.rationale) for r in rows] == [
         ("9", "Solution: a"),
@@ -77,6 +77,28 @@ def test_a_list_without_ids_takes_those_of_the_split_in_its_official_order(tmp_p
         imported(tmp_path / "p.json", file, prompt_format="QCM-E")
     with pytest.raises(DataError, match=r"3 predictions, the split train .* has 1 questions"):
         imported(tmp_path / "p.json", file, prompt_format="QCM-E", split="train")
+
+
+def test_a_list_whose_own_labels_contradict_the_order_is_refused(tmp_path):
+    """The right number of predictions in another order: each rationale would be another's."""
+    questions = [
+        Question(
+            dataset="hand", question_id=str(number), split="test", position=number, question="q?",
+            choices=("yes", "no"), answer=0, solution=f"Because of\n{'abcdefghij'[number] * 3}°.",
+        )
+        for number in range(10)
+    ]  # fmt: skip
+    # as T5 writes them back: without backslash and degree, and cut off
+    labels = [f"Solution: Because ofn{'abcdefghij'[n] * 3}" for n in range(10)]
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"preds": labels, "labels": labels}))
+    assert len(import_rationales(path, questions, prompt_format="QCM-E", split="test")) == 10
+    path.write_text(json.dumps({"preds": labels[::-1], "labels": labels[::-1]}))
+    with pytest.raises(DataError, match="labels of 10 of 10 questions are not the gold texts"):
+        import_rationales(path, questions, prompt_format="QCM-E", split="test")
+    path.write_text(json.dumps({"preds": labels, "labels": labels[:9]}))
+    with pytest.raises(DataError, match="labels: expected a list of as many"):
+        import_rationales(path, questions, prompt_format="QCM-E", split="test")
 
 
 def test_answers_stand_beside_the_rationale_not_in_it(tmp_path):
@@ -134,11 +156,14 @@ def test_all_faults_of_a_file_are_named_at_once(tmp_path):
         {"question_id": "10", "rationale": "a", "answer": 7},
         {"question_id": "10", "rationale": "a", "sample": True},
         {"question_id": "10", "rationale": "a", "prompt_format": "QCM-A"},
+        {"question_id": "10", "rationale": "a", "sample": 99999999999},
+        {"question_id": "10", "rationale": "a\ud800b", "sample": 5},
+        {"question_id": "10", "rationale": "a", "anwser": 1},
     ]
     with pytest.raises(DataError) as caught:
         imported(tmp_path / "x.jsonl", "\n".join(map(json.dumps, lines)), prompt_format="QCM-E")
     text = str(caught.value)
-    assert "6 faults" in text
+    assert "9 faults" in text
     for part in (
         "line 1: question_id is '77'",
         "line 2: rationale is 3",
@@ -146,6 +171,9 @@ def test_all_faults_of_a_file_are_named_at_once(tmp_path):
         "line 5: answer is 7, expected an index below 3",
         "line 6: sample is True",
         "line 7: prompt format 'QCM-A' holds no rationale",
+        "line 8: sample is 99999999999",
+        "line 9: rationale is",
+        "line 10: there is no field 'anwser'",
     ):
         assert part in text
 
@@ -160,7 +188,7 @@ def test_all_faults_of_a_file_are_named_at_once(tmp_path):
         ("a.json", b'{"outputs": [1]}', "expected texts by question id"),
         ("a.json", b"{}", "expected rationales, found none"),
         ("a.json", '{"9": "ä"}'.encode("latin-1"), "expected text in UTF-8"),
-        ("a.jsonl", b'{"question_id": "9"\n', "line 1: not valid JSON"),
+        ("a.jsonl", b'{"question_id": "9"\n', "line 1: JSON: not valid JSON"),
         ("a.jsonl", b"7\n", "line 1: expected an object"),
     ],
 )
@@ -218,7 +246,8 @@ def test_the_majority_is_that_of_a_count(pairs):
             most = max(Counter(answers).values())
             expected[key] = next(a for a in answers if answers.count(a) == most)
     assert majority_answers(reversed(rows)) == expected
-    marks = kept_marks(rows, "majority")
+    whole = {"rationale": "Solution: t", "finish_reason": "stop", "prompt_format": "x"}
+    marks = kept_marks([row | whole for row in rows], "majority")
     assert marks == [answer is not None and answer == expected[key] for key, answer in pairs]
 
 
@@ -237,6 +266,65 @@ def test_marks_change_the_column_and_nothing_else(root, capsys):
     assert read_made_by(path) == {"teacher": "x", "kept": "correct"}
     assert main(["rationales", "keep", str(root), "t", "--rule", "all"]) == 0
     assert pl.read_parquet(path)["kept"].all()
+
+
+def test_rules_about_answers_need_answers(root, capsys):
+    """Stage 1 draws none: a rule or a vote would silently drop all of its rationales."""
+    path = root / "rationales" / "t.parquet"
+    write_rationales(path, [row("9"), row("10")], {})
+    before = path.read_bytes()
+    for rule in ("correct", "majority"):
+        assert main(["rationales", "keep", str(root), "t", "--rule", rule]) == 1
+        assert "draws an answer" in capsys.readouterr().err
+    assert main(["rationales", "vote", str(root), "t", "--out", str(root / "v.jsonl")]) == 1
+    assert path.read_bytes() == before
+    assert not (root / "v.jsonl").exists()
+
+
+def test_no_rule_keeps_what_a_server_refused(root):
+    """An empty text of a teacher teaches nothing; an empty gold solution is what it is."""
+    whole = {"question_id": "9", "sample": 0, "answer": 1, "correct": True}
+    texts = [
+        ("Solution:", "stop", "zero-shot-cot", False),
+        ("Solution: t", "content_filter", "zero-shot-cot", False),
+        ("Solution: t", "length", "zero-shot-cot", True),
+        ("Solution:", "stop", "QCM-E", True),
+    ]
+    for rule in ("all", "correct", "majority"):
+        for text, reason, form, kept in texts:
+            more = {"rationale": text, "finish_reason": reason, "prompt_format": form}
+            assert kept_marks([whole | more], rule) == [kept]
+
+
+def test_marks_wait_for_who_makes_the_table(root, capsys):
+    """Marks that are written while a table grows would lose the rows that were added."""
+    path = root / "rationales" / "t.parquet"
+    write_rationales(path, [row("9", 0, 1)], {})
+    with locked_artifact(path):
+        assert main(["rationales", "keep", str(root), "t", "--rule", "correct"]) == 1
+    assert "another process" in capsys.readouterr().err
+
+
+def test_an_import_whose_marks_have_changed_is_still_there(root, capsys):
+    """`keep` must not turn a rerun of the import into an error."""
+    (root / "p.json").write_text(json.dumps({"9": "x. The answer is (A)."}))
+    arguments = ["rationales", "import", str(root), str(root / "p.json"), "--producer", "other"]
+    arguments += ["--prompt-format", "QCM-LEA"]
+    assert main(arguments) == 0
+    assert main(["rationales", "keep", str(root), "other", "--rule", "correct"]) == 0
+    assert main(arguments) == 0
+    assert "there already" in capsys.readouterr().out
+    assert not pl.read_parquet(root / "rationales" / "other.parquet")["kept"].any()
+
+
+def test_a_damaged_table_is_explained(root, capsys):
+    """A traceback of polars says neither what was expected nor what to do."""
+    path = root / "rationales" / "gold.parquet"
+    path.parent.mkdir()
+    path.write_bytes(b"PAR1 no")
+    for arguments in (["gold", str(root)], ["keep", str(root), "gold", "--rule", "all"]):
+        assert main(["rationales", *arguments]) == 1
+        assert "gold.parquet: expected a parquet file" in capsys.readouterr().err
 
 
 def test_votes_carry_a_rationale_that_agrees(root):

@@ -293,7 +293,7 @@ def test_a_file_that_is_no_object_is_named(tmp_path, text, message):
 def test_an_absent_data_set_is_explained(tmp_path):
     with pytest.raises(
         DataError,
-        match=r"problems\.json does not exist.*lupantech/ScienceQA.*mmcot-data sample OUT",
+        match=r"problems\.json does not exist.*download scienceqa OUT.*mmcot-data sample OUT",
     ):
         read_scienceqa(tmp_path)
 

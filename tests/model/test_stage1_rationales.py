@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
+from mmcot_data.captions import Caption, write_captions
 from mmcot_data.cli import main as data_main
 from mmcot_data.questions import read_questions, select_split
 from mmcot_data.rationales import Rationale, read_rationales, write_rationales
 from mmcot_data.sample import draw_sample
 from mmcot_model.cli.train import main as train_main
 from mmcot_model.kfold import fold_of
+from mmcot_model.run_folder import locked_folder
 
 QUICK = ["--max-steps", "4", "--batch-size", "8", "--max-rationale", "12"]
 
@@ -80,11 +84,18 @@ def test_samples_can_be_added_and_do_not_depend_on_those_before(artifacts, run):
     assert (first != second).any()
 
 
-def test_other_weights_or_sampling_do_not_continue_a_table(artifacts, run, capsys):
+def test_other_weights_or_sampling_do_not_continue_a_table(artifacts, run, tmp_path, capsys):
     """Rationales of two models in one table would be of unknown origin."""
     assert stage1(artifacts, run, "--split", "val", "--producer", "greedy") == 0
     assert stage1(artifacts, run, "--temperature", "1", "--producer", "greedy") == 1
     assert "temperature was 0.0, now 1.0" in capsys.readouterr().err
+    other = shutil.copytree(run, tmp_path / "other")
+    weights = other / "rationale" / "model.safetensors"
+    tensors = load_file(weights)
+    name = sorted(tensors)[0]
+    save_file(tensors | {name: tensors[name] + 1}, weights, {"format": "pt"})
+    assert stage1(artifacts, other, "--producer", "greedy") == 1
+    assert "weights_sha256 was" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_info:
         stage1(artifacts, run, "--samples", "3")
     assert exit_info.value.code == 2
@@ -178,7 +189,10 @@ def test_kfold_is_not_made_twice(artifacts, kfold, capsys):
     assert "all of it was there already" in capsys.readouterr().out
     assert not (kfold / "elsewhere").exists()
     assert run_kfold(artifacts, kfold / "elsewhere", "--seed", "1") == 1
-    assert "holds something else" in capsys.readouterr().err
+    assert "was made with other settings or inputs" in capsys.readouterr().err
+    assert not (kfold / "elsewhere").exists(), "refused before anything is trained"
+    assert run_kfold(artifacts, kfold / "elsewhere", "--folds", "500", "--producer", "x") == 1
+    assert "a fold would be empty" in capsys.readouterr().err
 
 
 def test_stage_2_learns_from_the_given_rationales(artifacts, kfold, run, tmp_path, monkeypatch):
@@ -246,13 +260,110 @@ def test_a_student_learns_what_the_teacher_wrote(artifacts, tmp_path, monkeypatc
         (a, "because of b. The answer is (A)."),
         (c, "because of c. The answer is (B)."),
     ]
-    assert "are left out of training" in caplog.text
+    assert "are left out of the training" in caplog.text
     seen.clear()
     assert train(artifacts, tmp_path / "two", "--target-rationales", "teacher") == 0
     targets = [f"Solution: because of {x}." for x in "abc"]
     assert [text for _, text in seen[0]] == targets
     with pytest.raises(SystemExit):
         train(artifacts, tmp_path / "three", "--stage", "answer", "--target-rationales", "teacher")
+
+
+def test_marks_do_not_choose_what_a_question_is_tested_with(artifacts, tmp_path):
+    """The rule `correct` knows the answer: with its choice the test would be best-of-n by gold."""
+    questions = read_questions(artifacts)
+    rows = [
+        Rationale(question_id=q.question_id, sample=sample, rationale=f"Solution: {text}.",
+                  kept=kept, prompt_format="QCM-E")
+        for q in questions
+        for sample, text, kept in ((0, "wrong", False), (1, "right", True))
+    ]  # fmt: skip
+    write_rationales(artifacts / "rationales" / "marked.parquet", rows, {})
+    options = ["--stage", "answer", "--prompt-format", "QCMG-A", "--rationales", "marked"]
+    assert train(artifacts, tmp_path / "r", *options) == 0
+    predictions = pl.read_parquet(tmp_path / "r" / "predictions.parquet")
+    assert set(predictions["rationale"]) == {"Solution: wrong."}
+    out = tmp_path / "inputs.jsonl"
+    inputs = ["inputs", str(artifacts), "--stage", "answer", "--rationales", "marked"]
+    for split, text in (("test", "wrong"), ("train", "right")):
+        assert data_main([*inputs, "--split", split, "--out", str(out)]) == 0
+        sources = [json.loads(line)["source"] for line in out.read_text().splitlines()]
+        assert all(source.endswith(f"Solution: {text}. Answer:") for source in sources)
+
+
+def test_gold_rationales_in_a_test_are_announced(artifacts, tmp_path, caplog):
+    """An upper bound must not pass for a result."""
+    assert data_main(["rationales", "gold", str(artifacts)]) == 0
+    options = ["--stage", "answer", "--prompt-format", "QCMG-A", "--rationales", "gold"]
+    assert train(artifacts, tmp_path / "r", *options) == 0
+    assert "the scores are an upper bound" in caplog.text
+
+
+def test_what_stage_2_learns_from_does_not_shrink_stage_1(artifacts, tmp_path, monkeypatch):
+    """Few rationales for stage 2 once left stage 1 with as few questions."""
+    from mmcot_model import stage_run
+
+    questions = select_split(read_questions(artifacts), "train")
+    rows = [
+        Rationale(question_id=q.question_id, rationale="Solution: x.", prompt_format="QCM-E")
+        for q in questions[:5]
+    ]
+    write_rationales(artifacts / "rationales" / "few.parquet", rows, {})
+    seen = []
+    train_stage = stage_run.train_stage
+
+    def spy(model, tokenizer, examples, *more):
+        seen.append(len(examples))
+        return train_stage(model, tokenizer, examples, *more)
+
+    monkeypatch.setattr(stage_run, "train_stage", spy)
+    assert train(artifacts, tmp_path / "r", "--train-rationales", "few") == 0
+    assert seen == [len(questions), 5]
+
+
+def test_two_processes_do_not_make_one_run(artifacts, tmp_path, capsys):
+    """The second would write its settings over those of the first."""
+    with locked_folder(tmp_path / "r"):
+        assert train(artifacts, tmp_path / "r") == 1
+    assert "is being made by another process" in capsys.readouterr().err
+    assert not (tmp_path / "r" / "config.json").exists()
+    assert train(artifacts, tmp_path / "r", "--stage", "rationale") == 0
+
+
+def test_edited_questions_do_not_keep_their_rationales(artifacts, run, tmp_path, capsys):
+    """A rationale of another text of the question would be joined to the new one by its id."""
+    root = shutil.copytree(artifacts, tmp_path / "root")
+    shutil.rmtree(root / "rationales")
+    assert stage1(root, run, "--split", "val") == 0
+    path = root / "questions.parquet"
+    table = pl.read_parquet(path).with_columns(question=pl.lit("Other? ") + pl.col("question"))
+    table.write_parquet(path)
+    assert stage1(root, run, "--split", "val") == 1
+    assert "questions_sha256 was" in capsys.readouterr().err
+
+
+def test_features_of_another_kind_are_refused(artifacts, run, tmp_path, capsys):
+    """A model reads nonsense from features of another preprocessing, without any error."""
+    data = tmp_path / "data"
+    draw_sample(data, num_questions=120, num_workers=1)
+    out = tmp_path / "other"
+    extract = ["extract", str(data), "--encoder", "tiny", "--out", str(out), "--alpha", "drop"]
+    assert data_main(extract) == 0
+    arguments = ["--features", str(out / "tiny"), "--producer", "x"]
+    assert stage1(artifacts, run, *arguments) == 1
+    assert "made in another way" in capsys.readouterr().err
+    unfinished = shutil.copytree(run, tmp_path / "unfinished")
+    (unfinished / "run.json").unlink()
+    assert stage1(artifacts, unfinished, *arguments) == 1
+    assert "is not the feature set that" in capsys.readouterr().err
+
+
+def test_captions_of_another_data_set_are_refused(artifacts, tmp_path, capsys):
+    """They would be ignored in silence, and the run called one with captions."""
+    path = artifacts / "captions" / "strange.parquet"
+    write_captions(path, [Caption(question_id="nobody", caption="x")], {})
+    assert train(artifacts, tmp_path / "r", "--captions", "strange") == 1
+    assert "1 captions are for unknown questions" in capsys.readouterr().err
 
 
 def test_the_choice_of_rationales_stands_in_the_run(artifacts, kfold, tmp_path):

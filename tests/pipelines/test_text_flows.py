@@ -114,6 +114,8 @@ def test_gold_rationales_and_a_run_that_changes_nothing(root):
     assert path.stat().st_ino == before
     coverage = artifact("rationales-gold-coverage")
     assert sum(row["rows"] for row in coverage) == len(read_questions(root))
+    state = generate_rationales(artifacts=root, keep="correct", samples=2, return_state=True)
+    assert state.message == "samples, keep: has no meaning for rationales by gold"
     state = generate_rationales(artifacts=root, prompt_format="QCM-LE", return_state=True)
     assert state.is_failed()
     assert "holds something else" in state.message
