@@ -14,7 +14,7 @@ import polars as pl
 
 from mmcot_data.errors import DataError
 from mmcot_data.growing_artifact import Row
-from mmcot_data.prompts import PROMPT_FORMATS, gold_rationale
+from mmcot_data.prompts import PROMPT_FORMATS, RATIONALE_FORMATS, gold_rationale
 from mmcot_data.questions import Question
 from mmcot_data.text_artifacts import (
     locked_artifact,
@@ -238,7 +238,8 @@ def mark_kept(path: Path, rule: KeepRule) -> tuple[int, int, int]:
     with locked_artifact(path):
         made_by = read_made_by(path)
         checked = read_artifact(path, RATIONALE_SCHEMA, RATIONALE_KEY, _NULLABLE)
-        if rule != "all" and checked["answer"].null_count() == checked.height:
+        draws_none = checked["prompt_format"].is_in(RATIONALE_FORMATS) & checked["answer"].is_null()
+        if rule != "all" and draws_none.all():
             raise DataError(
                 f"no rationale of {path} draws an answer, so that none is right or of a majority"
             )

@@ -78,9 +78,7 @@ def read_question_table(path: Path, *, split_shares: str | None = None) -> Quest
         faults.add(None, None, "expected at least one question, found none")
     faults.check()
     if split_shares is not None and "split" in columns:
-        raise DataError(
-            f"{path} has a column split: leave out the split shares, or the column"
-        )
+        raise DataError(f"{path} has a column split: leave out the split shares, or the column")
     return QuestionTable(
         path=path,
         data=_assemble(path, about, rows, shares),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 from mmcot_data.question_tables.columns import CHOICES, OPTIONAL_TEXTS, image_role, is_letter
@@ -47,7 +48,8 @@ class TableRow:
     @property
     def key(self) -> str:
         """What decides about its split, where the table does not: a picture's path, or the id."""
-        return next(iter(self.pictures.values()), self.question_id)
+        picture = next(iter(self.pictures.values()), None)
+        return self.question_id if picture is None else normpath(picture)
 
 
 class RowReader:
