@@ -192,8 +192,12 @@ def _tokens(
 ) -> "list[InputTokens] | None":
     if arguments.tokenizer is None:
         return None
+    from transformers.utils import logging
+
     from mmcot_data.inputs import count_tokens
     from mmcot_data.tokenizers import load_tokenizer
+
+    logging.set_verbosity_error()  # it knows nothing of our kind of model
 
     max_target = arguments.max_target
     if max_target is None:
