@@ -1,6 +1,5 @@
 """What the model will see, question by question: the texts behind training and generation."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 import polars as pl
 
 from mmcot_data.errors import DataError
-from mmcot_data.files import replace_file, write_parquet
 from mmcot_data.prompts import build_prompt, rationale_target
 from mmcot_data.questions import Question
 from mmcot_data.rationales import Rationale
+from mmcot_data.row_files import write_rows
 from mmcot_data.tokens import measure
 
 __all__ = ["InputTokens", "ModelInput", "count_tokens", "model_inputs", "write_inputs"]
@@ -149,10 +148,4 @@ def write_inputs(
     if tokens is not None:
         rows = [row | asdict(more) for row, more in zip(rows, tokens, strict=True)]
         schema = pl.Schema([*_SCHEMA.items(), *_TOKEN_SCHEMA.items()])
-    if path.suffix == ".parquet":
-        write_parquet(path, pl.DataFrame(rows, schema=schema))
-    elif path.suffix == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        replace_file(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
-    else:
-        raise DataError(f"{path}: expected a name that ends in .parquet or .jsonl")
+    write_rows(path, rows, schema)

@@ -1,6 +1,5 @@
 """One answer of several samples: voting (self-consistency, Wang et al., arXiv 2203.11171)."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from mmcot_data.errors import DataError
-from mmcot_data.files import replace_file, write_parquet
 from mmcot_data.rationales import Rationale, majority_answers
+from mmcot_data.row_files import write_rows
 
 __all__ = ["Vote", "vote", "write_votes"]
 
@@ -78,10 +77,4 @@ def write_votes(path: Path, votes: Iterable[Vote]) -> None:
         DataError: If the name ends in something else.
     """
     rows = [asdict(each) for each in votes]
-    if path.suffix == ".parquet":
-        write_parquet(path, pl.DataFrame(rows, schema=_SCHEMA))
-    elif path.suffix == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        replace_file(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
-    else:
-        raise DataError(f"{path}: expected a name that ends in .parquet or .jsonl")
+    write_rows(path, rows, _SCHEMA)

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path
 from mmcot_data.questions import split_names
@@ -192,12 +192,13 @@ def _tokens(
 ) -> "list[InputTokens] | None":
     if arguments.tokenizer is None:
         return None
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     from mmcot_data.inputs import count_tokens
     from mmcot_data.tokenizers import load_tokenizer
 
-    logging.set_verbosity_error()  # it knows nothing of our kind of model
+    quiet: Any = transformers_logging.set_verbosity_error
+    quiet()  # it knows nothing of our kind of model
 
     max_target = arguments.max_target
     if max_target is None:

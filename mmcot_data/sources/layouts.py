@@ -70,13 +70,15 @@ def open_source(
             f"{' or '.join(splits)} alone"
         )
     if layout == "scienceqa":
-        from mmcot_data.sources.scienceqa_source import open_scienceqa
+        from mmcot_data.scienceqa import read_scienceqa
+        from mmcot_data.sources.question_source import question_source
 
-        return open_scienceqa(path, splits, dataset, licence)
+        return question_source(read_scienceqa(path), path, splits, dataset, licence)
     if layout == "table":
-        from mmcot_data.sources.table_source import open_table
+        from mmcot_data.sources.question_source import question_source
+        from mmcot_data.sources.table_source import read_table
 
-        return open_table(path, splits, dataset, licence)
+        return question_source(*read_table(path), splits, dataset, licence)
     if layout == "images":
         from mmcot_data.sources.picture_files import open_image_folder
 

@@ -1,41 +1,47 @@
-"""The pictures of a data set in ScienceQA's official layout."""
+"""The pictures of questions, whatever layout the questions were read from."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mmcot_data.questions import select_split
-from mmcot_data.scienceqa import QuestionImage, ScienceQA, read_scienceqa
+from mmcot_data.scienceqa import ScienceQA
 from mmcot_data.sources.base import ImageSource, SourceImage
 from mmcot_data.sources.picture_files import PictureFile
 
-__all__ = ["open_scienceqa"]
+__all__ = ["question_source"]
 
 
-def open_scienceqa(
+def question_source(
+    data: ScienceQA,
     folder: Path,
     splits: Sequence[str] | None = None,
     dataset: str | None = None,
     licence: str | None = None,
 ) -> ImageSource:
-    """Read the questions and list their pictures.
+    """List the pictures of questions.
 
     Args:
-        folder: Holds problems.json and pid_splits.json.
+        data: The questions and where their pictures are.
+        folder: That the pictures' names are relative to, where they are in it.
         splits: Only the pictures of these; ``trainval`` and the mini splits are known too. The
             questions are all there in any case.
         dataset: Name of the data set instead of its own.
         licence: Licence of the data instead of its own.
 
     Raises:
-        DataError: As ``read_scienceqa``, or if there is no such split.
+        DataError: If there is no such split.
     """
-    data = read_scienceqa(folder)
     if dataset is not None:
         questions = [replace(question, dataset=dataset) for question in data.questions]
         data = replace(data, dataset=dataset, questions=questions)
     if licence is not None:
         data = replace(data, licence=licence)
+    chosen = {
+        question.question_id
+        for split in splits or ()
+        for question in select_split(data.questions, split)
+    }
     return ImageSource(
         dataset=data.dataset,
         licence=data.licence,
@@ -43,19 +49,16 @@ def open_scienceqa(
             SourceImage(
                 question_id=image.question_id,
                 role=image.role,
-                file=image.path.relative_to(folder).as_posix(),
+                file=_name_file(image.path, folder),
                 stored=PictureFile(image.path),
             )
-            for image in _select_images(data, splits)
+            for image in data.images
+            if splits is None or image.question_id in chosen
         ],
         questions=data,
     )
 
 
-def _select_images(data: ScienceQA, splits: Sequence[str] | None) -> list[QuestionImage]:
-    if splits is None:
-        return data.images
-    chosen = {
-        question.question_id for name in splits for question in select_split(data.questions, name)
-    }
-    return [image for image in data.images if image.question_id in chosen]
+def _name_file(picture: Path, folder: Path) -> str:
+    """From the folder, or absolute."""
+    return (picture.relative_to(folder) if picture.is_relative_to(folder) else picture).as_posix()
