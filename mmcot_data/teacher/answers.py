@@ -5,12 +5,16 @@ is …``, ``answer: …``, and at its beginning if it continues such a sentence.
 
   * a letter: ``(B)``, ``[B]``, ``B.``, ``B:``, ``B`` alone, or ``B`` before a further word; a
     beginning ``A`` or ``I`` before a further word is no letter, for it may be an English word;
-  * or a choice's text (the longest that fits, whatever the case), if exactly one fits.
+  * or a choice's text (the longest that fits, whatever the case), if exactly one fits and is not
+    part of more, as ``iron`` is of ``iron oxide`` and ``1`` of ``1,000``: there follows the end,
+    that of a sentence, or ``,;:)`` and a blank, and then no ``or``, ``and``, ``nor``, digit or
+    operator.
 
-All such places, and every further letter in their sentences, must name the same choice. If there
-is no such place, a last line that is nothing but a letter or a choice's text counts; in the
-continuation of ``the answer is``, also a single letter in parentheses, if nothing is negated.
-Anything else is None: nothing is guessed.
+A statement is passed over if a negation stands before it in its sentence and no ``so``, ``but`` or
+the like between them. All other such places, and every further letter in their sentences, must name
+the same choice. If there is no such place, a last line that is nothing but a letter or a choice's
+text counts; in the continuation of ``the answer is``, also a single letter in parentheses, if
+nothing is negated. Anything else is None: nothing is guessed.
 """
 
 import re
@@ -31,11 +35,22 @@ _FILLER: Final = re.compile(
 )
 _SENTENCE: Final = re.compile(r".*?(?=[.!?](?:\s|$)|\n|$)", re.DOTALL)
 _IN_PARENTHESES: Final = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
-_BARE: Final = re.compile(r"([A-Z])(?![\w'\u2019-])")
-_BARE_SURE: Final = re.compile(r"([B-HJ-Z])(?![\w'\u2019-])|([AI])(?=[).:,;]|\s*(?:\n|$))")
+_BARE: Final = re.compile(r"([A-Z])(?![\w'\u2019/-])")
+_BARE_SURE: Final = re.compile(r"([B-HJ-Z])(?![\w'\u2019/-])|([AI])(?=[).:,;]|\s*(?:\n|$))")
 _FURTHER: Final = re.compile(r"[(\[]([A-Z])[)\]]|\b(?:or|and|nor)\s+([A-Z])(?![\w'\u2019-])")
 _ALONE: Final = re.compile(r"[(\[]?([A-Z])[)\]]?\.?")
-_NEGATION: Final = re.compile(r"\b(?:not|neither|nor|none|except|cannot)\b|n't\b", re.IGNORECASE)
+_ENDED: Final = re.compile(
+    r"""["'\u201d\u2019)\]]*
+        (?: $ | [.!?]+ ["'\u201d\u2019)\]]* (?:\s|$)
+          | [,;:)] \s (?! (?:or|and|nor)\b | [-+=/*<>\u2212\u2013\u00d7\u00f7\d] ) )""",
+    re.VERBOSE,
+)
+_NEGATION: Final = re.compile(
+    r"\b(?:not|never|neither|nor|none|except|cannot|wrong|incorrect)\b|n['\u2019]t\b", re.IGNORECASE
+)
+_NEW_CLAUSE: Final = re.compile(
+    r"[.!?](?=\s)|\n|\b(?:so|thus|hence|therefore|consequently|but)\b", re.IGNORECASE
+)
 _CITED: Final = re.compile(r"[(\[]([A-Z])[)\]]")
 
 
@@ -53,7 +68,9 @@ def read_answer(text: str, choices: Sequence[str], *, continues: bool = False) -
     if continues:
         named |= _named_first(text, texts, _BARE_SURE)
     for match in _STATEMENT.finditer(text):
-        named |= _named_first(text[match.end() :], texts, _BARE)
+        clause = _NEW_CLAUSE.split(text[: match.start()])[-1]
+        if not _NEGATION.search(clause):
+            named |= _named_first(text[match.end() :], texts, _BARE)
     if not named:
         named = _named_last(text, texts)
     if not named and continues and not _NEGATION.search(text):
@@ -71,9 +88,11 @@ def _named_first(text: str, texts: Sequence[str], bare: re.Pattern[str]) -> set[
     if cited := _IN_PARENTHESES.match(rest):
         named = {OPTION_LETTERS.index(cited[1].upper())}
     else:
-        named = _starting(rest, texts)
+        named, is_whole = _starting(rest, texts)
         if letter := bare.match(rest):
             named.add(OPTION_LETTERS.index(letter[0]))
+        elif not is_whole:
+            named = set()
     sentence = _SENTENCE.match(rest)
     if named and sentence:
         for match in _FURTHER.finditer(sentence[0]):
@@ -81,15 +100,17 @@ def _named_first(text: str, texts: Sequence[str], bare: re.Pattern[str]) -> set[
     return named
 
 
-def _starting(text: str, texts: Sequence[str]) -> set[int]:
-    """The longest choices with which a text starts, as whole words."""
+def _starting(text: str, texts: Sequence[str]) -> tuple[set[int], bool]:
+    """The longest choices with which a text starts, and whether it says nothing beyond them."""
     line = _comparable(text.partition("\n")[0])
     fitting = {
         index: len(choice)
         for index, choice in enumerate(texts)
         if choice and re.match(rf"{re.escape(choice)}(?!\w)", line)
     }
-    return {index for index, length in fitting.items() if length == max(fitting.values())}
+    longest = max(fitting.values(), default=0)
+    starting = {index for index, length in fitting.items() if length == longest}
+    return starting, _ENDED.match(line, longest) is not None
 
 
 def _named_last(text: str, texts: Sequence[str]) -> set[int]:

@@ -20,7 +20,12 @@ from mmcot_data.teacher.chains import Chain, Item, Manner, write_chain
 from mmcot_data.teacher.clusters import Placed, cluster_texts
 from mmcot_data.teacher.config import TeacherConfig
 from mmcot_data.teacher.opening import TeacherInWaiting
-from mmcot_data.teacher.prompts import Demonstration, prompts_sha256, question_block
+from mmcot_data.teacher.prompts import (
+    Demonstration,
+    prompts_sha256,
+    question_block,
+    without_thinking,
+)
 from mmcot_data.teacher.table import TEACHER_SCHEMA, make_row
 from mmcot_data.text_artifacts import artifact_path
 
@@ -69,7 +74,7 @@ def automatic_demonstrations(
     return [
         Demonstration(
             block=block_of[row["question_id"]],
-            rationale=row["completion"],
+            rationale=without_thinking(row["completion"]),
             letter=OPTION_LETTERS[row["answer"]],
             question_id=row["question_id"],
         )
@@ -161,7 +166,7 @@ def _fill(
 def _row(
     item: Item, chain: Chain, number: int, asked: Mapping[int, Placed], config: TeacherConfig
 ) -> dict[str, Any]:
-    lines = [line for line in chain.completion.splitlines() if line.strip()]
+    lines = [line for line in without_thinking(chain.completion).splitlines() if line.strip()]
     fits = (
         chain.answer is not None
         and chain.finish_reason == "stop"

@@ -15,10 +15,12 @@ from mmcot_data.teacher.prompts import (
     answer_prompt,
     decomposition_prompt,
     few_shot_prompt,
+    is_only_thinking,
     one_line,
     question_block,
     read_sub_questions,
     step_prompt,
+    without_thinking,
     zero_shot_prompt,
 )
 
@@ -90,9 +92,14 @@ class Chain:
 
     @property
     def text(self) -> str:
-        """The rationale on one line; the steps first."""
+        """The rationale on one line, without thoughts; the steps first.
+
+        Empty if the teacher did not come to an end of the thoughts in a part.
+        """
+        if any(map(is_only_thinking, [*(step.answer for step in self.steps), self.completion])):
+            return ""
         parts = [text for step in self.steps for text in (step.question, step.answer)]
-        return one_line(" ".join([*parts, self.completion]))
+        return one_line(" ".join(map(without_thinking, [*parts, self.completion])))
 
     def columns(self) -> dict[str, Any]:
         """What the table of rationales holds of it."""
@@ -144,13 +151,14 @@ def write_chain(item: Item, manner: Manner) -> Steps[Chain]:
         steps, reasons = yield from _solve_steps(item, asking, manner.max_steps)
     prompt = _last_prompt(item, manner, steps)
     completion = yield asking.thought(prompt)
+    said = without_thinking(completion.text)
     asked = answered = None
     if manner.extraction == "direct":
-        answer = read_answer(completion.text, item.question.choices)
-    elif completion.text.strip():
-        asked = answer_prompt(prompt, completion.text, len(item.question.choices))
+        answer = read_answer(said, item.question.choices)
+    elif said.strip():
+        asked = answer_prompt(prompt, said, len(item.question.choices))
         answered = (yield asking.answer(asked)).text
-        answer = read_answer(answered, item.question.choices, continues=True)
+        answer = read_answer(without_thinking(answered), item.question.choices, continues=True)
     else:
         answer = None
     return Chain(
@@ -171,7 +179,8 @@ def _solve_steps(
     listed: Completion = yield asking.thought(decomposition_prompt(item.block, max_steps))
     reasons = [listed.finish_reason]
     steps: list[Step] = []
-    for question in read_sub_questions(listed.text, item.question.question, max_steps):
+    said = without_thinking(listed.text)
+    for question in read_sub_questions(said, item.question.question, max_steps):
         solved: Completion = yield asking.thought(step_prompt(item.block, steps, question))
         reasons.append(solved.finish_reason)
         steps.append(Step(question, one_line(solved.text)))

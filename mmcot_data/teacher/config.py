@@ -77,6 +77,9 @@ class EndpointConfig:
     """Of a request, after a refusal or failure that may pass."""
     limit_parameter: LimitParameter = "max_tokens"
     """What the server calls the limit of new tokens."""
+    no_thinking: bool = False
+    """Ask the server that its chat template lets the model not think first (vLLM, SGLang and
+    llama.cpp know this; OpenAI refuses it)."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)

@@ -1,12 +1,14 @@
 """A teacher behind an OpenAI-compatible server: ``POST {url}/chat/completions``."""
 
+import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import openai
@@ -26,6 +28,12 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 """Seconds, before what is no chat completion is asked for again."""
 _SEED_BITS = 31
 """What servers accept as a seed."""
+_TOO_LONG: Final = re.compile(
+    r"context_length_exceeded|exceed_context_size_error|context (?:length|size|window)"
+    r"|`inputs` (?:tokens \+ `max_new_tokens` must be <=|must have less than)",
+    re.IGNORECASE,
+)
+"""How vLLM and most others, llama.cpp and TGI say that a prompt leaves no room."""
 _CONTINUE = "What is complete stays; the same command goes on with the rest"
 
 
@@ -39,14 +47,19 @@ class EndpointTeacher:
     Args:
         config: The request. The key is read from the environment, and goes nowhere but to the
             server.
+
+    Raises:
+        GenerationError: If what the environment holds can't be a key.
     """
 
     batch_size = None
 
     def __init__(self, config: EndpointConfig) -> None:
         self._config = config
-        key = os.environ.get(config.api_key_variable)
-        self._headers: Any = None if key else {"Authorization": openai.Omit()}
+        key = _read_key(config.api_key_variable)
+        # The client would send what the environment says of OpenAI's accounts to any server.
+        omitted = ["OpenAI-Organization", "OpenAI-Project", *([] if key else ["Authorization"])]
+        self._headers: Any = {name: openai.Omit() for name in omitted}
         self._client = openai.OpenAI(
             base_url=config.url,
             api_key=key or "none",
@@ -146,6 +159,8 @@ class EndpointTeacher:
         if request.temperature > 0:
             sent["seed"] = request.seed % 2**_SEED_BITS
             sent["top_p"] = request.top_p
+        if self._config.no_thinking:
+            sent["extra_body"] = {"chat_template_kwargs": {"enable_thinking": False}}
         try:
             found: object = self._client.chat.completions.create(
                 model=self._config.model,
@@ -161,7 +176,7 @@ class EndpointTeacher:
             what = "did not answer in time" if _is_timeout(error) else "cannot be reached"
             raise GenerationError(
                 f"{self._config.url} {what}, tried {self._config.retries + 1} times "
-                f"({_reason(error.__cause__ or error)}): see that the server runs. {_CONTINUE}"
+                f"({_lost(error)}): see that the server runs. {_CONTINUE}"
             ) from error
         except (openai.APIResponseValidationError, ValueError):
             return None
@@ -176,7 +191,7 @@ class EndpointTeacher:
         if status in (400, 413, 422):
             if error.code == "content_filter":
                 return Completion(text="", finish_reason="content_filter")
-            if error.code == "context_length_exceeded" or "context length" in said.lower():
+            if _TOO_LONG.search(f"{error.code} {error.type} {said}"):
                 return Completion(text="", finish_reason="too_long")
         where = f"{self._config.url} refuses the model {self._config.model!r}"
         variable = self._config.api_key_variable
@@ -217,12 +232,42 @@ def _read(found: object) -> Completion | None:
     return Completion(text=text.encode(errors="replace").decode(), finish_reason=reason)
 
 
+def _read_key(variable: str) -> str | None:
+    """The key in an environment variable; None if there is none."""
+    key = os.environ.get(variable)
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise GenerationError(
+            f"the environment variable {variable} holds no key: expected printable ASCII "
+            "characters, found others among them, such as blanks or the end of a line"
+        )
+    return key or None
+
+
 def _is_timeout(error: openai.APIConnectionError) -> bool:
     return isinstance(error, openai.APITimeoutError)
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error)
-    if isinstance(error, openai.APIStatusError) and isinstance(error.body, dict):
-        text = str(error.body.get("message", text))
-    return f"{' '.join(text.split()).rstrip('.'):.300}" or type(error).__name__
+def _lost(error: BaseException) -> str:
+    """Why a connection failed, in the system's words.
+
+    Those of the client may quote headers, and with them the key.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return type(error.__cause__ or error).__name__
+    return _one_line(str(cause)) or type(cause).__name__
+
+
+def _reason(error: openai.APIStatusError) -> str:
+    """What the server says, in whatever form."""
+    said = error.body
+    if isinstance(said, dict):
+        said = said.get("message") or said
+    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    return _one_line(text if said else str(error))
+
+
+def _one_line(text: str) -> str:
+    return f"{' '.join(text.split()).rstrip('.'):.300}"

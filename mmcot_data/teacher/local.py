@@ -64,7 +64,8 @@ class LocalTeacher:
         self._device = find_device(config.device)
         self._model: Any
         self._model, self._tokenizer = _load(files, _DTYPES[resolve_precision(config)])
-        self._model.to(self._device)
+        with self._memory_explained("for the model", "another device or a smaller model"):
+            self._model.to(self._device)
         self._is_causal = not self._model.config.is_encoder_decoder
         self._window = getattr(self._model.config, "max_position_embeddings", None)
         has_template = self._tokenizer.chat_template is not None
@@ -109,6 +110,9 @@ class LocalTeacher:
 
         Returns:
             One completion a request, in their order.
+
+        Raises:
+            GenerationError: If the device has too little memory.
         """
         alike: dict[tuple[int, float, float], list[int]] = {}
         for place, request in enumerate(requests):
@@ -146,7 +150,8 @@ class LocalTeacher:
                     seeds, first.temperature, first.top_p, first.max_new_tokens, self._device
                 )
             )
-        with torch.inference_mode():
+        task = f"to write {len(tokens)} texts at once"
+        with torch.inference_mode(), self._memory_explained(task, "a smaller --batch-size"):
             tokens_BT = self._model.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
@@ -157,6 +162,16 @@ class LocalTeacher:
                 ),
             )
         return [self._read(ids) for ids in tokens_BT[:, num_given:].tolist()]
+
+    @contextmanager
+    def _memory_explained(self, task: str, remedy: str) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise GenerationError(
+                f"{self._device} has too little memory {task} "
+                f"({str(error).partition('. ')[0]}): use {remedy}; rationales that are written stay"
+            ) from error
 
     def _read(self, ids: list[int]) -> Completion:
         end = self._token_ids["eos_token_id"]
@@ -171,7 +186,7 @@ class LocalTeacher:
         if self._is_chat:
             message = [{"role": "user", "content": prompt}]
             text = self._tokenizer.apply_chat_template(
-                message, tokenize=False, add_generation_prompt=True
+                message, tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
             return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         return list(self._tokenizer(prompt)["input_ids"])

@@ -34,7 +34,7 @@ class TeacherInWaiting:
         """The teacher, ready to write.
 
         Raises:
-            GenerationError: If a local model can't be loaded.
+            GenerationError: If a local model can't be loaded, or the key of a server is none.
         """
         if self._opened is None:
             self._opened = self._make()
@@ -71,7 +71,10 @@ def find_teacher(config: LocalConfig | EndpointConfig) -> TeacherInWaiting:
         EncoderError: If there is no such device.
     """
     if isinstance(config, EndpointConfig):
-        return TeacherInWaiting(config, {"kind": "endpoint", "model": config.model}, None)
+        served: dict[str, Any] = {"kind": "endpoint", "model": config.model}
+        if config.no_thinking:
+            served["thinking"] = False
+        return TeacherInWaiting(config, served, None)
     from mmcot_data.teacher.precision import resolve_precision
 
     files = find_model_files(config.model, config.revision)
@@ -83,5 +86,6 @@ def find_teacher(config: LocalConfig | EndpointConfig) -> TeacherInWaiting:
         "texts_sha256": files.texts_sha256(),
         "precision": resolve_precision(config),
         "chat": config.chat,
+        "thinking": False,
     }
     return TeacherInWaiting(config, settings, files)

@@ -23,11 +23,13 @@ __all__ = [
     "decomposition_prompt",
     "demonstrations_sha256",
     "few_shot_prompt",
+    "is_only_thinking",
     "one_line",
     "prompts_sha256",
     "question_block",
     "read_sub_questions",
     "step_prompt",
+    "without_thinking",
     "zero_shot_prompt",
 ]
 
@@ -47,6 +49,7 @@ _DECOMPOSE: Final = (
 _PROBLEM: Final = "Problem: {block}"
 _SOLVED: Final = "Q: {question}\nA: {answer}"
 _SOLVE: Final = "Q: {question}\nA:"
+_THINKING: Final = ("<think>", "</think>")
 _NUMBER: Final = re.compile(r"^\s*(?:(?:\d+|[a-z])[.):]|[-*•])\s*")
 
 
@@ -67,11 +70,29 @@ class Step:
 
     question: str
     answer: str
+    """On one line, with its thoughts."""
 
 
 def one_line(text: str) -> str:
     """The text with single blanks for all white space."""
     return " ".join(text.split())
+
+
+def without_thinking(text: str) -> str:
+    """What a model says after the thoughts that it begins with; empty if those have no end.
+
+    Some chat templates open the thoughts, so that the text has their end only.
+    """
+    begin, end = _THINKING
+    _, found, said = text.partition(end)
+    if found:
+        return said
+    return "" if text.lstrip().startswith(begin) else text
+
+
+def is_only_thinking(text: str) -> bool:
+    """Whether a model was still at its thoughts where the text ends."""
+    return text.lstrip().startswith(_THINKING[0]) and _THINKING[1] not in text
 
 
 def question_block(question: Question, caption: str | None = None) -> str:
@@ -136,7 +157,9 @@ def step_prompt(block: str, solved: Sequence[Step], question: str) -> str:
         [
             _PROBLEM.format(block=block),
             *(
-                _SOLVED.format(question=step.question, answer=one_line(step.answer))
+                _SOLVED.format(
+                    question=step.question, answer=one_line(without_thinking(step.answer))
+                )
                 for step in solved
             ),
             _SOLVE.format(question=one_line(question)),
@@ -149,7 +172,7 @@ def prompts_sha256() -> str:
     return _sha256(
         [
             *(STOP, ANSWER_TOKENS, _COT, _ASK, _DEMONSTRATION, _EXTRACT),
-            *(_DECOMPOSE, _PROBLEM, _SOLVED, _SOLVE, _NUMBER.pattern),
+            *(_DECOMPOSE, _PROBLEM, _SOLVED, _SOLVE, _NUMBER.pattern, _THINKING),
         ]
     )
 

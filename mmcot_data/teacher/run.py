@@ -1,5 +1,7 @@
 """Write the rationales of a request, and go on with them after any stop."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +18,7 @@ from mmcot_data.teacher.demonstrations import given_demonstrations
 from mmcot_data.teacher.opening import TeacherInWaiting, find_teacher
 from mmcot_data.teacher.prompts import Demonstration, demonstrations_sha256, prompts_sha256
 from mmcot_data.teacher.summary import RationaleSummary, split_scores, summarise
-from mmcot_data.teacher.table import TEACHER_SCHEMA, make_row
+from mmcot_data.teacher.table import TEACHER_SCHEMA, is_correct, make_row
 from mmcot_data.text_artifacts import artifact_path, read_made_by
 
 __all__ = ["Reports", "generate_teacher_rationales", "plan_batches"]
@@ -79,7 +81,7 @@ def generate_teacher_rationales(
             for question in asked
             for sample in range(config.samples)
         ]
-        settings = _settings(config, waiting, demonstrations)
+        settings = _settings(config, waiting, captions, demonstrations)
         with grow_artifact(path, TEACHER_SCHEMA, RATIONALE_KEY, settings) as artifact:
             artifact.refuse_unknown({question.question_id for question in questions})
             _check_texts(artifact, items)
@@ -124,7 +126,10 @@ def _asked_for(config: TeacherConfig, questions: Sequence[Question]) -> list[Que
 
 
 def _settings(
-    config: TeacherConfig, waiting: TeacherInWaiting, demonstrations: Sequence[Demonstration]
+    config: TeacherConfig,
+    waiting: TeacherInWaiting,
+    captions: Mapping[str, str],
+    demonstrations: Sequence[Demonstration],
 ) -> dict[str, Any]:
     """What decides the rows: a table is only continued with equal ones."""
     settings: dict[str, Any] = {
@@ -139,6 +144,9 @@ def _settings(
         "captions": config.captions,
         "prompts_sha256": prompts_sha256(),
     }
+    if config.captions is not None:
+        texts = json.dumps(captions, ensure_ascii=False, sort_keys=True)
+        settings["captions_sha256"] = hashlib.sha256(texts.encode()).hexdigest()
     if demonstrations:
         settings["demonstrations_sha256"] = demonstrations_sha256(demonstrations)
     if config.method == "least-to-most":
@@ -189,11 +197,15 @@ def _finish(
 ) -> None:
     before: Mapping[str, Any] = read_made_by(artifact.path) if artifact.path.is_file() else {}
     rule: KeepRule = config.keep or before.get("kept", "all")
-    rows = artifact.rows()
-    marks = kept_marks(rows, rule)
-    changed = [
-        {**row, "kept": kept} for row, kept in zip(rows, marks, strict=True) if row["kept"] != kept
+    gold = {question.question_id: question.answer for question in questions}
+    before_rows = artifact.rows()
+    rows = [
+        {**row, "correct": is_correct(row["answer"], gold[row["question_id"]])}
+        for row in before_rows
     ]
+    marks = kept_marks(rows, rule)
+    rows = [{**row, "kept": kept} for row, kept in zip(rows, marks, strict=True)]
+    changed = [row for row, old in zip(rows, before_rows, strict=True) if row != old]
     if changed:
         artifact.add(changed)
     made_with = waiting.open().notes() if waiting.is_open else before.get("made_with", {})

@@ -9,6 +9,7 @@ from typing import Any
 from mmcot_data.growing_artifact import Row
 from mmcot_data.questions import Question
 from mmcot_data.rationales import majority_answers
+from mmcot_data.teacher.prompts import is_only_thinking
 
 __all__ = ["RationaleSummary", "split_scores", "summarise"]
 
@@ -30,6 +31,8 @@ class RationaleSummary:
     num_unanswered: int
     """From which no answer could be read."""
     num_kept: int
+    num_only_thinking: int
+    """In which the teacher did not come to an end of its thoughts, of the answer's included."""
     finish_reasons: dict[str, int] = field(default_factory=dict)
     """How many ended for which reason, the most frequent first."""
     majority_accuracy: float | None
@@ -70,6 +73,7 @@ def summarise(
         num_correct=sum(row["correct"] is True for row in rows),
         num_unanswered=sum(row["answer"] is None for row in rows),
         num_kept=sum(row["kept"] for row in rows),
+        num_only_thinking=sum(_is_only_thinking(row) for row in rows),
         finish_reasons=dict(reasons.most_common()),
         majority_accuracy=_majority_accuracy(rows, gold),
         demonstration_ids=demonstration_ids,
@@ -98,6 +102,12 @@ def split_scores(rows: Iterable[Row], questions: Iterable[Question]) -> dict[str
             "majority_accuracy": _majority_accuracy(members, gold),
         }
     return scores
+
+
+def _is_only_thinking(row: Row) -> bool:
+    parts = [row["completion"], row["answer_completion"] or ""]
+    parts += [step["answer"] for step in row["steps"]]
+    return any(map(is_only_thinking, parts))
 
 
 def _majority_accuracy(rows: Sequence[Row], gold: Mapping[str, int | None]) -> float | None:

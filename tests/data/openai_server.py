@@ -30,8 +30,13 @@ class Request:
 
     path: str
     body: dict
-    authorization: str | None
+    headers: dict[str, str]
+    """By name in lower case."""
     time: float
+
+    @property
+    def authorization(self):
+        return self.headers.get("authorization")
 
 
 class OpenAIServer(ThreadingHTTPServer):
@@ -99,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(
             path=self.path,
             body=body,
-            authorization=self.headers.get("Authorization"),
+            headers={name.lower(): value for name, value in self.headers.items()},
             time=time.monotonic(),
         )
         server = self.server

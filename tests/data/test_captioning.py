@@ -1,5 +1,6 @@
 """Captions by a model: those of one-picture calls, once a picture, kept whatever stops the run."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -328,6 +329,33 @@ def test_captions_of_changed_pictures_are_made_anew_and_no_others(pictures):
     assert summary.num_made == 1
     assert {name for name in first if first[name] != second[name]} == {"3.png"}
     assert [run["num_captioned"] for run in read_made_by(summary.path)["runs"]] == [7, 1]
+
+
+def test_a_changed_picture_is_noticed_before_the_model_is_loaded(pictures, monkeypatch):
+    """The quick look at a finished table must compare pictures, not only count them."""
+    config = request(pictures)
+    caption_images(config)
+    Image.new("RGB", (9, 9), "red").save(pictures / "3.png")
+    with monkeypatch.context() as patch:
+        refuse_to_load(patch)
+        with pytest.raises(AssertionError, match="is loaded"):
+            caption_images(config)
+    summary = caption_images(config)
+    assert summary.num_made == 1
+    digests = dict(pl.read_parquet(summary.path).select("question_id", "image_sha256").rows())
+    assert digests == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures.iterdir()
+    }
+
+
+def test_captions_follow_pictures_that_change_places(pictures):
+    """All digests are known, but each caption is at the other's place; it must not stay there."""
+    first = captions(caption_images(request(pictures), captioner=FakeCaptioner()).path)
+    (pictures / "1.png").rename(pictures / "x")
+    (pictures / "2.png").rename(pictures / "1.png")
+    (pictures / "x").rename(pictures / "2.png")
+    summary = caption_images(request(pictures), captioner=FakeCaptioner())
+    assert captions(summary.path) == first | {"1.png": first["2.png"], "2.png": first["1.png"]}
 
 
 def test_other_weights_in_the_same_folder_are_noticed_by_a_rerun(models, pictures, tmp_path):

@@ -91,6 +91,69 @@ def test_equal_choices_are_not_told_apart_by_their_text():
     assert read_answer("The answer is iron.", ("iron", "Iron ")) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "choices", "expected"),
+    [
+        ("The answer is 1,000.", ("1", "1000"), None),
+        ("The answer is 1,000.", ("1", "1,000"), 1),
+        ("The answer is 1.5", ("1", "2"), None),
+        ("The answer is 5/8", ("5", "8"), None),
+        ("The answer is 12:30", ("12", "30"), None),
+        ("So the answer is 2 + 2 = 4.", ("2", "4"), None),
+        ("The answer is 2, + 2.", ("2", "4"), None),
+        ("The answer is 2, 3.", ("2", "3"), None),
+        ("The answer is -5.", ("5", "-5"), 1),
+        ("The answer is 5%.", ("5", "8"), None),
+        ("The answer is 5.", ("5", "8"), 0),
+        ("The answer is 5, as we saw.", ("5", "8"), 0),
+        ("The answer is iron oxide.", ("iron", "wool"), None),
+        ("The answer is iron, or wool.", ("iron", "wool"), None),
+        ("The answer is iron; it is a metal.", ("iron", "wool"), 0),
+        ('The answer is "iron."', ("iron", "wool"), 0),
+        ("The answer is no one knows.", ("yes", "no"), None),
+        ("The answer is A glass bottle of milk", ("iron", "a glass bottle"), None),
+        ("The answer is A/B.", ("iron", "wool"), None),
+    ],
+)
+def test_a_choice_that_goes_on_is_another_thing(text, choices, expected):
+    """Its beginning would be a wrong answer, which the rule `correct` may keep by chance."""
+    assert read_answer(text, choices) == expected
+    continued = text.partition(" is")[2]
+    if not continued.startswith(" A"):  # no letter there
+        assert read_answer(continued, choices, continues=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I don't think the answer is (A).", None),
+        ("I don\u2019t think the answer is (A).", None),
+        ("It is wrong to say the answer is (A).", None),
+        ("The wrong answer is (A).", None),
+        ("I don't think the answer is (A). The answer is (B).", 1),
+        ("Glass is not a metal, so the answer is (A).", 0),
+        ("Glass is not a metal. The answer is (A).", 0),
+    ],
+)
+def test_a_statement_that_is_denied_states_nothing(text, expected):
+    """It would be read as the opposite of what it says."""
+    assert read_answer(text, CHOICES) == expected
+
+
+numbers = st.integers(0, 999).map(str)
+
+
+@given(
+    numbers, st.sampled_from([".", ",", ":", "/", "-", "+", "=", " + ", " = ", ", ", "e"]), numbers
+)
+def test_a_part_of_a_number_is_never_read(first, sign, second):
+    """Every way of going on with digits makes another number of a choice."""
+    choices = (first, second) if first != second else (first, "none")
+    text = f"The answer is {first}{sign}{second}."
+    assert read_answer(text, choices) is None
+    assert read_answer(text, (*choices, f"{first}{sign}{second}")) == 2
+
+
 words = st.text("abdefghjklmnopqrstuvwxyz ", min_size=1, max_size=30)
 
 

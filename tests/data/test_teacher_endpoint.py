@@ -16,9 +16,10 @@ import pytest
 from openai_server import Fault, serve_openai
 from teacher_questions import make_question, write_root
 
+from mmcot_data.captions import Caption, write_captions
 from mmcot_data.cli import main
 from mmcot_data.errors import DataError, GenerationError
-from mmcot_data.questions import write_questions
+from mmcot_data.questions import read_questions, write_questions
 from mmcot_data.teacher import (
     ClusterConfig,
     EndpointConfig,
@@ -47,7 +48,7 @@ def think(body):
 
 
 def request_for(server, root, **values):
-    names = ("concurrency", "timeout", "retries", "limit_parameter", "url")
+    names = ("concurrency", "timeout", "retries", "limit_parameter", "no_thinking", "url")
     given = {name: values.pop(name) for name in names if name in values}
     teacher = EndpointConfig(model="big", **{"url": server.url, "retries": 2} | given)
     return TeacherConfig(artifacts=root, teacher=teacher, **values)
@@ -145,6 +146,45 @@ def test_the_key_goes_to_the_server_and_nowhere_else(root, monkeypatch, caplog, 
     assert KEY not in caplog.text + out + err + str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", ["\n", "\r", " x", "\t", "\u00e9", "\x00"])
+def test_what_can_be_no_key_is_refused_and_not_told(root, monkeypatch, wrong):
+    """The client's own error quotes the whole header, and tries for minutes before."""
+    key = f"{KEY}{wrong}"
+    monkeypatch.setattr("os.environ", {**os.environ, "OPENAI_API_KEY": key})
+    with serve_openai(think) as server:
+        with pytest.raises(GenerationError, match="variable OPENAI_API_KEY holds no key") as caught:
+            generate_teacher_rationales(request_for(server, root))
+        assert not server.requests
+    assert KEY not in str(caught.value)
+
+
+def test_a_lost_connection_does_not_tell_what_was_sent(root, monkeypatch, quick):
+    """Texts of the client below may quote headers, and with them the key."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr("mmcot_data.teacher.endpoint._read_key", lambda _: f"{KEY}\r")
+    with serve_openai(think) as server:
+        with pytest.raises(GenerationError, match="cannot be reached") as caught:
+            generate_teacher_rationales(request_for(server, root, retries=0))
+        config = request_for(server, root, retries=0)
+    assert KEY not in str(caught.value)
+    monkeypatch.undo()
+    with pytest.raises(GenerationError, match="Connection refused"):
+        generate_teacher_rationales(config)
+
+
+def test_accounts_of_the_environment_are_sent_to_no_server(root, monkeypatch):
+    """The client adds them to every request, whoever the server belongs to."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-secret")
+    with serve_openai(think) as server:
+        generate_teacher_rationales(request_for(server, root, limit=1))
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        generate_teacher_rationales(request_for(server, root, limit=2))
+        assert len(server.requests) == 4
+        assert not any("secret" in str(request.headers) for request in server.requests)
+        assert server.requests[-1].authorization == f"Bearer {KEY}"
+
+
 def test_wrong_urls_and_models_end_at_once(root):
     """Retrying what can't succeed would only cost time."""
     with serve_openai(think) as server:
@@ -163,7 +203,16 @@ def test_wrong_urls_and_models_end_at_once(root):
         )
         with pytest.raises(GenerationError, match="use max_completion_tokens"):
             generate_teacher_rationales(request_for(server, root, concurrency=1))
-        assert len(server.requests) == 3
+        server.reply = lambda _: Fault(status=422, body={"error": "`max_new_tokens` must be <= 9"})
+        with pytest.raises(GenerationError, match="422: `max_new_tokens` must be <= 9"):
+            generate_teacher_rationales(request_for(server, root, concurrency=1))
+        server.reply = lambda _: Fault(status=422, body={"detail": [{"msg": "unknown field"}]})
+        with pytest.raises(GenerationError, match="unknown field"):
+            generate_teacher_rationales(request_for(server, root, concurrency=1))
+        server.reply = lambda _: Fault(status=400, body=b"as plain text")
+        with pytest.raises(GenerationError, match="400: as plain text"):
+            generate_teacher_rationales(request_for(server, root, concurrency=1))
+        assert len(server.requests) == 6
         server.reply = think
         config = request_for(server, root, limit_parameter="max_completion_tokens", limit=1)
         generate_teacher_rationales(config)
@@ -243,6 +292,122 @@ def test_odd_texts_are_rows(root, quick):
         ("6", "refusal", None, False, "Solution:"),
     ]
     assert (summary.num_truncated, summary.num_unanswered, summary.num_kept) == (1, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, {"message": "This model's maximum context length is 4096 tokens."}),
+        (400, {"message": "too many", "code": "context_length_exceeded"}),
+        (400, {"message": "the request exceeds the available context size. Try more"}),
+        (400, {"code": 400, "message": "no", "type": "exceed_context_size_error"}),
+        (
+            422,
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 1",
+        ),
+        (422, "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000"),
+    ],
+)
+def test_a_question_that_is_too_long_becomes_a_row(root, status, error):
+    """Else it ends this run and every one after it, in the words of each server."""
+    with serve_openai(think) as server:
+        server.faults.append(Fault(status=status, body={"error": error}))
+        summary = generate_teacher_rationales(request_for(server, root, limit=2, concurrency=1))
+    assert summary.finish_reasons == {"too_long": 1, "stop": 1}
+    assert summary.num_kept == 1
+
+
+def test_thinking_is_switched_off_on_request_only(root):
+    """OpenAI refuses what vLLM understands; a table must not mix what was asked differently."""
+    off = {"enable_thinking": False}
+    with serve_openai(think) as server:
+        path = generate_teacher_rationales(request_for(server, root, limit=1)).path
+        assert not any("chat_template_kwargs" in request.body for request in server.requests)
+        assert "thinking" not in read_made_by(path)["settings"]["teacher"]
+        server.requests.clear()
+        config = request_for(server, root, limit=1, no_thinking=True)
+        with pytest.raises(DataError, match="teacher was"):
+            generate_teacher_rationales(config)
+        generate_teacher_rationales(replace(config, producer="p"))
+        assert [request.body["chat_template_kwargs"] for request in server.requests] == [off, off]
+
+
+def test_rows_of_thoughts_alone_are_told_and_not_kept(root, capsys):
+    """They look like rationales, and a table of them like one that is ready to train on."""
+
+    def reply(body):
+        prompt = body["messages"][0]["content"]
+        if EXTRACT in prompt:
+            return ("<think>Is it", "length") if "number 2" in prompt else "<think></think>(B)"
+        if "number 1" in prompt:
+            return "<think>Let me see. The answer is (B)", "length"
+        return "<think>\nHm.\n</think>\n\nIt is."
+
+    with serve_openai(reply) as server:
+        given = ["rationales", "teacher", str(root), "--model", "big", "--url", server.url]
+        assert main([*given, "--limit", "3", "--no-thinking"]) == 0
+    assert "2 rationales have NO END OF THINKING" in capsys.readouterr().err
+    table = pl.read_parquet(root / "rationales" / "teacher.parquet")
+    assert table.select("rationale", "answer", "kept", "finish_reason").rows() == [
+        ("Solution: It is.", 1, True, "stop"),
+        ("Solution:", None, False, "length"),
+        ("Solution: It is.", None, True, "stop"),
+    ]
+    assert table["completion"][0] == "<think>\nHm.\n</think>\n\nIt is."
+    assert all("chat_template_kwargs" in request.body for request in server.requests)
+
+
+def test_other_captions_refuse_to_continue_a_table(root):
+    """Rows that are to come would show other texts than the name of the producer promises."""
+    path = root / "captions" / "c.parquet"
+
+    def write(texts, **made_by):
+        write_captions(path, [Caption(question_id=k, caption=v) for k, v in texts.items()], made_by)
+
+    old = {str(number): f"caption {number}" for number in range(8)}
+    write(old)
+    with serve_openai(think) as server:
+        config = request_for(server, root, captions="c", limit=3)
+        generate_teacher_rationales(config)
+        write(dict(reversed(old.items())), again=1)  # the same texts
+        assert generate_teacher_rationales(replace(config, limit=4)).num_new == 1
+        write(old | {"7": "another"})
+        with pytest.raises(DataError, match="captions_sha256 was"):
+            generate_teacher_rationales(replace(config, limit=None))
+
+
+def test_other_demonstrations_refuse_to_continue_a_table(root, tmp_path):
+    """Prompts that show other examples are another method."""
+    file = tmp_path / "demos.jsonl"
+    row = {"question": "Q?", "choices": ["x", "y"], "rationale": "R.", "answer": "B"}
+    file.write_text(json.dumps(row))
+    with serve_openai(think) as server:
+        config = request_for(server, root, method="few-shot-cot", demonstrations=file, limit=1)
+        generate_teacher_rationales(config)
+        file.write_text(json.dumps(row | {"rationale": "S."}))
+        with pytest.raises(DataError, match="demonstrations_sha256 was"):
+            generate_teacher_rationales(replace(config, limit=2))
+        assert len(server.requests) == 1
+
+
+def test_corrected_answers_judge_all_rows_anew(root):
+    """A stale mark would keep chains of wrong answers, and report a wrong accuracy."""
+    with serve_openai(think) as server:
+        config = request_for(server, root, keep="correct")
+        assert generate_teacher_rationales(config).num_kept == 3
+        num = len(server.requests)
+        questions = [replace(q, answer=int(q.question_id) % 3 % 2) for q in read_questions(root)]
+        (root / "questions.parquet").unlink()
+        write_questions(
+            root / "questions.parquet", [replace(questions[0], answer=None), *questions[1:]]
+        )
+        summary = generate_teacher_rationales(replace(config, limit=1))
+        assert (summary.num_judged, summary.num_kept) == (0, 0)
+        assert len(server.requests) == num
+    table = pl.read_parquet(summary.path)
+    assert table["correct"].to_list() == [None, True, False, False, True, False]
+    assert table["kept"].to_list() == [False, True, False, False, True, False]
+    assert read_made_by(summary.path)["splits"]["train"]["accuracy"] == 2 / 5
 
 
 def test_a_server_that_goes_leaves_what_is_complete(root, quick):
@@ -372,7 +537,7 @@ def test_auto_cot_demonstrates_each_cluster_by_a_chain_of_its_own(root):
             if prompt.startswith(f"Q: {blocks[frogs[0]]}\n"):
                 return "hard to say"  # the nearest frog gives no answer: the next is tried
             return "(A)"
-        return "Because it is so. The answer is (B)."
+        return "<think>Hm.</think>Because it is so. The answer is (B)."
 
     with serve_openai(reply) as server:
         request = auto_config(server, root, splits=("train", "test"))

@@ -10,6 +10,7 @@ from teacher_models import save_llama, save_t5
 from teacher_questions import make_question, write_root
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, T5EncoderModel
 
+from mmcot_data.cli import main
 from mmcot_data.errors import DataError, GenerationError
 from mmcot_data.growing_artifact import GrowingArtifact, grow_artifact
 from mmcot_data.questions import read_questions, write_questions
@@ -138,6 +139,32 @@ def test_a_chat_model_gets_its_template_unless_told_otherwise(teachers, models):
     assert off.complete([ask(prompt)]) == teachers["llama"].complete([ask(prompt)])
     with pytest.raises(GenerationError, match="no chat template"):
         open_teacher(models["llama"], chat="on")
+
+
+def test_a_chat_template_is_told_not_to_think(tmp_path, teachers):
+    """Qwen3's thinks unless told: 512 tokens of thoughts are no rationale."""
+    folder = save_llama(tmp_path / "thinker", chat=True)
+    template = folder / "chat_template.jinja"
+    switch = "{% if enable_thinking is not false %}<think>{% endif %}"
+    template.write_text(template.read_text() + switch)
+    prompt = "Q: a?\nA:"
+    assert open_teacher(folder).complete([ask(prompt)]) == teachers["chat"].complete([ask(prompt)])
+
+
+@pytest.mark.parametrize("place", ["generate", "to"])
+def test_too_little_memory_is_explained(tmp_path, models, monkeypatch, capsys, place):
+    """A traceback does not say that a smaller batch would do."""
+    write_root(tmp_path / "shards")
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(f"transformers.LlamaForCausalLM.{place}", fail)
+    given = ["rationales", "teacher", str(tmp_path / "shards"), "--model", str(models["llama"])]
+    assert main([*given, "--device", "cpu", "--batch-size", "4"]) == 1
+    told = capsys.readouterr().err
+    assert "cpu has too little memory" in told
+    assert ("a smaller --batch-size" if place == "generate" else "a smaller model") in told
 
 
 def test_a_prompt_beyond_the_window_is_an_outcome_of_its_own(tmp_path):
@@ -330,6 +357,7 @@ def test_other_settings_or_texts_refuse_to_continue(tmp_path, models):
     generate_teacher_rationales(request)
     for values, said in (
         ({"temperature": 0.5}, "temperature was 0.0, now 0.5"),
+        ({"top_p": 0.5}, "top_p was 1.0, now 0.5"),
         ({"seed": 9}, "seed was 0, now 9"),
         ({"max_new_tokens": 7}, "max_new_tokens"),
         ({"method": "least-to-most"}, "method"),

@@ -198,6 +198,56 @@ def test_nothing_is_asked_about_an_empty_chain_and_any_cut_part_is_told():
     assert chain.finish_reason == "length"
 
 
+@pytest.mark.parametrize("thoughts", ["<think>\nIs the answer (A)?\n</think>", "Hm.</think>"])
+def test_thoughts_before_a_text_are_no_part_of_it(thoughts):
+    """A student would learn to write them, and answers that are only weighed would count."""
+    requests, chain = converse(
+        item(),
+        manner("zero-shot-cot", "two-step"),
+        [f"{thoughts}\n\nGlass is no metal.", f"{thoughts} (B)."],
+    )
+    assert requests[1].prompt == (
+        f"Q: {BLOCK}\nA: Let's think step by step. Glass is no metal.\n"
+        "Therefore, among A through C, the answer is"
+    )
+    assert chain.columns() | {"prompt": "", "answer_prompt": ""} == {
+        "rationale": "Solution: Glass is no metal.",
+        "answer": 1,
+        "finish_reason": "stop",
+        "prompt": "",
+        "completion": f"{thoughts}\n\nGlass is no metal.",
+        "answer_prompt": "",
+        "answer_completion": f"{thoughts} (B).",
+        "steps": [],
+    }
+    _, chain = converse(
+        item(), manner("few-shot-cot", "direct"), [f"<think>The answer is (A).{thoughts}So. (B)"]
+    )
+    assert chain.answer is None
+    replies = [f"{thoughts}What is glass?", f"{thoughts} A solid.", f"{thoughts} No."]
+    requests, chain = converse(item(), manner("least-to-most", "direct"), replies)
+    assert requests[2].prompt.startswith(f"Problem: {BLOCK}\n\nQ: What is glass?\nA: A solid.\n\n")
+    assert chain.text == "What is glass? A solid. No."
+
+
+def test_thoughts_without_an_end_are_no_rationale():
+    """What was cut off in the middle of them explains nothing."""
+    cut = Completion(text=" <think>\nThe answer is (A)", finish_reason="length")
+    _, chain = converse(item(), manner("zero-shot-cot", "two-step"), [cut])
+    assert chain.columns()["rationale"] == "Solution:"
+    assert (chain.answer, chain.finish_reason) == (None, "length")
+    assert chain.completion == cut.text
+    _, chain = converse(item(), manner("few-shot-cot", "direct"), [cut])
+    assert chain.answer is None
+    _, chain = converse(item(), manner("least-to-most", "direct"), ["Is it?", cut, "No."])
+    assert chain.columns()["rationale"] == "Solution:"
+    assert chain.steps == (Step("Is it?", "<think> The answer is (A)"),)
+    _, chain = converse(
+        item(), manner("zero-shot-cot", "two-step"), ["No.", "<think>the answer is (A)"]
+    )
+    assert (chain.text, chain.answer) == ("No.", None)
+
+
 @pytest.mark.parametrize("method", ["zero-shot-cot", "few-shot-cot", "auto-cot", "least-to-most"])
 def test_no_prompt_depends_on_what_is_to_be_found_out(method):
     """A teacher that sees answer, lecture or solution explains nothing."""

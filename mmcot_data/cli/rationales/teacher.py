@@ -21,7 +21,7 @@ __all__ = ["add_parser"]
 _EXAMPLES = """\
   a model on this machine:   mmcot-data rationales teacher shards --model Qwen/Qwen3-8B --limit 20
   behind a local server:     mmcot-data rationales teacher shards --model Qwen/Qwen3-8B \\
-                               --url http://localhost:8000/v1
+                               --url http://localhost:8000/v1 --no-thinking
   behind a paid service:     OPENAI_API_KEY=… mmcot-data rationales teacher shards \\
                                --model gpt-4o-mini --url https://api.openai.com/v1 --limit 20
   with demonstrations:       mmcot-data rationales teacher shards --model models/qwen \\
@@ -41,7 +41,10 @@ added later. Interrupted or killed, the same command goes on; what is there is n
 """
 
 _LOCAL = ("revision", "chat", "precision", "device", "batch_size")
-_ENDPOINT = ("api_key_variable", "concurrency", "timeout", "retries", "limit_parameter")
+_ENDPOINT = (
+    *("api_key_variable", "concurrency", "timeout", "retries", "limit_parameter"),
+    "no_thinking",
+)
 _CLUSTERS = {
     "clusters": "num_clusters",
     "cluster_model": "model",
@@ -158,6 +161,14 @@ def _print_summary(summary: "RationaleSummary", config: "TeacherConfig") -> None
             f"mmcot-data: {summary.num_truncated} rationales ({share:.1%}) were CUT OFF at "
             f"{config.max_new_tokens} tokens; to have them whole, write them under another "
             "--producer with a higher --max-new-tokens",
+            file=sys.stderr,
+        )
+    if summary.num_only_thinking:
+        print(
+            f"mmcot-data: {summary.num_only_thinking} rationales have NO END OF THINKING "
+            "(<think>), in the rationale, which is empty then, or in the answer; write them under "
+            "another --producer with --no-thinking (for servers), a higher --max-new-tokens, or "
+            "--answer-extraction direct",
             file=sys.stderr,
         )
     if others:

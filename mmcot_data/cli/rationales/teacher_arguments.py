@@ -114,6 +114,13 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
         choices=get_args(LimitParameter),
         help="what the server calls the token limit (default: max_tokens)",
     )
+    endpoint.add_argument(
+        "--no-thinking",
+        action="store_true",
+        default=None,
+        help="send chat_template_kwargs with enable_thinking false, for models that would write "
+        "their thoughts first (vLLM, SGLang, llama.cpp)",
+    )
 
 
 def add_demonstrations(parser: argparse.ArgumentParser) -> None:
