@@ -8,7 +8,7 @@ import httpx2
 from mmcot_data.downloads.remote_file import RemoteFile
 from mmcot_data.errors import DownloadError
 
-__all__ = ["Place", "find_places", "shown_url"]
+__all__ = ["Place", "find_places", "shown_text", "shown_url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,18 @@ def shown_url(url: httpx2.URL) -> str:
     return f"{shown}?…" if url.query else shown
 
 
+def shown_text(text: str) -> str:
+    """What is no URL, for people; hidden if it may hold a password."""
+    return "another" if "@" in text or "?" in text else repr(text)
+
+
 def _parse(text: str, what: str) -> httpx2.URL:
     try:
         url = httpx2.URL(text)
     except httpx2.InvalidURL:  # its text may hold a password
         url = httpx2.URL()
     if url.scheme not in ("http", "https") or not url.host:
-        found = "another" if "@" in text or "?" in text else repr(text)
         raise DownloadError(
-            f"{what}: expected a URL that begins with http:// or https://, found {found}"
+            f"{what}: expected a URL that begins with http:// or https://, found {shown_text(text)}"
         )
     return url

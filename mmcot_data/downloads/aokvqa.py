@@ -47,7 +47,7 @@ def prepare_aokvqa(job: DownloadJob) -> PreparedDataset:
     except DataError as error:
         job.discard([_ARCHIVE, *names.values()])
         raise DataError(
-            f"{error}\n{archive.url} is deleted here, so that the same command fetches it anew; "
+            f"{error}\n{archive.shown} is deleted, so that the same command fetches it anew; "
             "if that changes nothing, name another server with --mirror"
         ) from error
     images = sorted({record.image for record in records})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from mmcot_data.downloads.addresses import shown_text
 from mmcot_data.questions import SPLITS
 
 __all__ = ["DatasetName", "DownloadConfig", "Source"]
@@ -54,7 +55,8 @@ class DownloadConfig:
         for mirror in self.mirrors:
             if not mirror.startswith(("https://", "http://")):
                 raise ValueError(
-                    f"the mirror is {mirror!r}, expected a URL as https://mirror.example/prefix"
+                    "the mirror: expected a URL as https://mirror.example/prefix, found "
+                    f"{shown_text(mirror)}"
                 )
         self._check_combination()
 

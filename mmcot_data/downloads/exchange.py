@@ -4,50 +4,24 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 import httpx2
 
 from mmcot_data.downloads.addresses import Place, shown_url
 from mmcot_data.downloads.channel import Channel
+from mmcot_data.downloads.failures import (
+    RefusedError,
+    TransientError,
+    explain_error,
+    explain_status,
+    is_strong_date,
+)
 from mmcot_data.downloads.partial_file import Origin
 
-__all__ = ["Answer", "RefusedError", "TransientError", "ask"]
+__all__ = ["Answer", "ask"]
 
 _MOST_REDIRECTS = 10
-_TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
-_REASONS: dict[int, str] = {
-    HTTPStatus.UNAUTHORIZED: "access is refused without credentials: if the data is gated, accept "
-    "its terms on its page and set a token (HF_TOKEN for the Hugging Face hub)",
-    HTTPStatus.FORBIDDEN: "access is refused: if the data is gated, accept its terms on its page "
-    "and set a token (HF_TOKEN for the Hugging Face hub)",
-    HTTPStatus.NOT_FOUND: "there is no such file",
-    HTTPStatus.GONE: "the file was removed",
-    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "the proxy wants a user and a password",
-}
-
-
-class TransientError(Exception):
-    """What another try may mend.
-
-    Args:
-        reason: For people.
-        retry_after: Seconds that the server asks to wait.
-        unreachable: Whether there was no server to talk to.
-    """
-
-    def __init__(
-        self, reason: str, *, retry_after: float | None = None, unreachable: bool = False
-    ) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-        self.unreachable = unreachable
-
-
-class RefusedError(Exception):
-    """A place won't give the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +30,8 @@ class Answer:
 
     start: int
     """Place of the body's first byte in the file."""
+    end: int | None
+    """Place behind its last byte, if it is told."""
     total: int | None
     """Bytes of the whole file, if it is told."""
     is_delimited: bool
@@ -64,6 +40,11 @@ class Answer:
     content_type: str
     content_encoding: str
     response: httpx2.Response
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the server calls it a part of the file."""
+        return self.response.status_code == HTTPStatus.PARTIAL_CONTENT
 
     def chunks(self, channel: Channel) -> Iterator[bytes]:
         """The body as it arrives.
@@ -121,15 +102,10 @@ def ask(
             yield _read_answer(response, place, start)
         finally:
             response.close()
-    except httpx2.ConnectTimeout as error:
-        raise TransientError("it cannot be reached (timed out)", unreachable=True) from error
-    except (httpx2.ConnectError, httpx2.ProxyError) as error:
-        raise TransientError(f"it cannot be reached ({error})", unreachable=True) from error
-    except httpx2.TimeoutException as error:
-        seconds = client.timeout.read
-        raise TransientError(f"nothing came for {seconds:g} s") from error
+    except httpx2.ReadTimeout as error:
+        raise TransientError(f"nothing came for {client.timeout.read:g} s") from error
     except httpx2.RequestError as error:
-        raise TransientError(f"the connection was cut ({error})") from error
+        raise explain_error(error) from error
 
 
 def _send(
@@ -164,16 +140,17 @@ def _read_answer(response: httpx2.Response, place: Place, start: int) -> Answer:
     status = response.status_code
     has_chunks = "transfer-encoding" in response.headers
     length = None if has_chunks else _to_int(response.headers.get("content-length"))
+    end: int | None
     total: int | None
     if status == HTTPStatus.OK:
-        start, total = 0, length
+        start, end, total = 0, length, length
     elif start and status in (
         HTTPStatus.PARTIAL_CONTENT,
         HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     ):
-        start, total = _read_content_range(response)
+        start, end, total = _read_content_range(response)
     else:
-        raise _refusal(response)
+        raise explain_status(response)
     etag = response.headers.get("etag")
     last_modified = response.headers.get("last-modified")
     origin = Origin(
@@ -182,11 +159,12 @@ def _read_answer(response: httpx2.Response, place: Place, start: int) -> Answer:
         last_modified=last_modified,
         validator=etag
         if etag is not None and etag.startswith('"')
-        else (last_modified if _is_strong_date(response) else None),
+        else (last_modified if is_strong_date(response) else None),
         nbytes=total,
     )
     return Answer(
         start=start,
+        end=end,
         total=total,
         is_delimited=has_chunks or length is not None,
         origin=origin,
@@ -196,55 +174,24 @@ def _read_answer(response: httpx2.Response, place: Place, start: int) -> Answer:
     )
 
 
-def _read_content_range(response: httpx2.Response) -> tuple[int, int | None]:
-    """First byte, and the file's size if it is told; of an empty rest, the first byte is the size.
+def _read_content_range(response: httpx2.Response) -> tuple[int, int, int | None]:
+    """First byte, the place behind the last one, and the file's size if it is told.
+
+    An empty rest begins where the file ends.
 
     Raises:
         TransientError: If the header is absent or makes no sense.
     """
     text = response.headers.get("content-range", "")
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", text)
+        found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", text, re.ASCII)
         if found:
-            return int(found[1]), _to_int(found[3])
-    elif found := re.fullmatch(r"bytes \*/(\d+)", text):
-        return int(found[1]), int(found[1])
+            start, end, total = int(found[1]), int(found[2]) + 1, _to_int(found[3])
+            if start < end and (total is None or end <= total):
+                return start, end, total
+    elif found := re.fullmatch(r"bytes \*/(\d{1,18})", text, re.ASCII):
+        return int(found[1]), int(found[1]), int(found[1])
     raise TransientError(f"HTTP {response.status_code} with Content-Range {text!r}")
-
-
-def _refusal(response: httpx2.Response) -> TransientError | RefusedError:
-    status = response.status_code
-    reason = f"HTTP {status} {response.reason_phrase}".rstrip()
-    if status >= 500 or status in _TRANSIENT:
-        return TransientError(reason, retry_after=_read_retry_after(response))
-    known = _REASONS.get(status)
-    return RefusedError(f"{reason}: {known}" if known else f"{reason}, expected 200 OK")
-
-
-def _read_retry_after(response: httpx2.Response) -> float | None:
-    text = response.headers.get("retry-after", "")
-    if text.isascii() and text.isdecimal():
-        return float(text)
-    when = _read_date(text)
-    if when is None:
-        return None
-    now = _read_date(response.headers.get("date", "")) or datetime.now(UTC)
-    return max(0.0, (when - now).total_seconds())
-
-
-def _is_strong_date(response: httpx2.Response) -> bool:
-    """Whether the file cannot have changed twice in the second of its Last-Modified."""
-    modified = _read_date(response.headers.get("last-modified", ""))
-    sent = _read_date(response.headers.get("date", ""))
-    return modified is not None and sent is not None and sent - modified >= timedelta(seconds=1)
-
-
-def _read_date(text: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
 
 def _to_int(text: str | None) -> int | None:

@@ -5,11 +5,9 @@ the hub alone, not to mirrors.
 """
 
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import httpx2
 from huggingface_hub import (
@@ -21,10 +19,10 @@ from huggingface_hub import (
     snapshot_download,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import HfHubHTTPError
 
 from mmcot_data.downloads.catalogue import HubFile
-from mmcot_data.downloads.fetch_settings import FetchSettings
+from mmcot_data.downloads.failures import RefusedError
+from mmcot_data.downloads.hub_endpoints import ask_endpoints
 from mmcot_data.downloads.job import DownloadJob
 from mmcot_data.downloads.remote_file import FetchedFile, RemoteFile
 from mmcot_data.errors import DataError, DownloadError
@@ -37,7 +35,6 @@ _FILE = re.compile(
     r"data/(train|validation|test)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?\.parquet", re.ASCII
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,20 +104,43 @@ def _find(job: DownloadJob, commit: str, file: HubFile) -> FoundFile:
             f"`hf download --repo-type dataset --revision {commit} {repository}`"
         )
 
-    def ask(endpoint: str | None) -> RemoteFile:
-        url = hf_hub_url(repository, file.path, repo_type=_TYPE, revision=commit, endpoint=endpoint)
-        told = get_hf_file_metadata(url, token=_token(endpoint), endpoint=endpoint)
-        digest = told.etag if _SHA256.fullmatch(told.etag or "") else None
-        if file.sha256 is not None and digest not in (None, file.sha256):
-            raise DownloadError(
-                f"{url} has the sha256 {digest}, published is {file.sha256}: it was replaced"
-            )
-        return replace(remote, nbytes=told.size, sha256=file.sha256 or digest)
-
-    remote = _ask_all(job, ask, f"what it says of {file.path}")
+    remote = _ask_size_and_digest(job, commit, file, remote)
     return FoundFile(
         split=file.split, remote=remote, about_nbytes=remote.nbytes or file.about_nbytes
     )
+
+
+def _ask_size_and_digest(
+    job: DownloadJob, commit: str, file: HubFile, remote: RemoteFile
+) -> RemoteFile:
+    """Complete what is known of a file before it is fetched.
+
+    A size is believed only together with a digest: without one the answer may be to any page.
+    """
+    repository = job.catalogue.scienceqa.hub_repository
+    num_without_digest = 0
+
+    def ask(endpoint: str | None) -> RemoteFile:
+        nonlocal num_without_digest
+        url = hf_hub_url(repository, file.path, repo_type=_TYPE, revision=commit, endpoint=endpoint)
+        told = get_hf_file_metadata(url, token=_token(endpoint), endpoint=endpoint)
+        if told.etag is None or not _SHA256.fullmatch(told.etag):
+            num_without_digest += 1
+            raise RefusedError("it tells no sha256, so its size is not trusted")
+        if told.etag != (file.sha256 or told.etag):
+            raise RefusedError(
+                f"its file has the sha256 {told.etag}, published is {file.sha256}: it was replaced"
+            )
+        return replace(remote, nbytes=told.size, sha256=told.etag)
+
+    what = f"size and sha256 of {file.path}"
+    try:
+        return ask_endpoints(job, ask, what)
+    except DownloadError as error:
+        if not num_without_digest:
+            raise
+        job.reports.say(f"{error}\nthe file itself is asked for all the same")
+        return remote
 
 
 def _take_cached(job: DownloadJob, path: Path, file: HubFile) -> FoundFile | None:
@@ -155,7 +175,12 @@ def _list_remote(job: DownloadJob, revision: str) -> tuple[str, list[HubFile]]:
 
     def ask(endpoint: str | None) -> tuple[str, list[HubFile]]:
         api = HfApi(endpoint=endpoint, token=_token(endpoint), library_name="mmcot")
-        about = api.dataset_info(repository, revision=revision, files_metadata=True, timeout=60)
+        try:
+            about = api.dataset_info(repository, revision=revision, files_metadata=True, timeout=60)
+        except (OSError, httpx2.HTTPError):
+            raise
+        except (ValueError, TypeError, LookupError) as error:  # what it says is no such list
+            raise RefusedError("it answers, but not with a list of files") from error
         told = {
             sibling.rfilename: (sibling.size, sibling.lfs.sha256 if sibling.lfs else None)
             for sibling in about.siblings or []
@@ -166,7 +191,7 @@ def _list_remote(job: DownloadJob, revision: str) -> tuple[str, list[HubFile]]:
         ]
         return about.sha or revision, files
 
-    return _ask_all(job, ask, f"the files of revision {revision}")
+    return ask_endpoints(job, ask, f"the files of revision {revision}")
 
 
 def _list_cached(repository: str, revision: str) -> tuple[str, list[HubFile]]:
@@ -201,44 +226,6 @@ def _parse_files(paths: Sequence[str], where: str) -> list[HubFile]:
     return files
 
 
-def _endpoints(mirrors: Sequence[str]) -> Iterator[str | None]:
-    """Those to ask, in order; None is the hub itself."""
-    yield from (mirror.rstrip("/") for mirror in mirrors)
-    yield None
-
-
 def _token(endpoint: str | None) -> bool | None:
     """For huggingface_hub: False sends none, None the user's."""
     return None if endpoint is None else False
-
-
-def _ask_all(job: DownloadJob, ask: Callable[[str | None], _T], what: str) -> _T:
-    """Ask the mirrors and then the hub, and again if they are busy or can't be reached."""
-    settings = job.settings or FetchSettings()
-    for attempt in range(settings.num_connect_tries):
-        if attempt:
-            delay = settings.first_delay * 2 ** (attempt - 1)
-            job.reports.say(f"no server tells {what}, trying again in {delay:.1f} s")
-            time.sleep(delay)
-        failures, is_final = [], True
-        for endpoint in _endpoints(job.config.mirrors):
-            try:
-                return ask(endpoint)
-            except (OSError, httpx2.HTTPError) as error:
-                reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-                failures.append(f"{endpoint or constants.ENDPOINT}: {reason}")
-                is_final &= _is_final(error)
-        if is_final:
-            break
-    raise DownloadError(
-        f"no server tells {what}:\n  " + "\n  ".join(failures) + "\ncheck the network and proxies, "
-        "name a mirror with --mirror, or take --source official"
-    )
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether it is of no use to ask again."""
-    if not isinstance(error, HfHubHTTPError):
-        return False
-    status = error.response.status_code
-    return 400 <= status < 500 and status not in (408, 429)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from mmcot_data.downloads.channel import StoppedError
 from mmcot_data.files import disk_errors_explained, sync_folder, write_json
 
 __all__ = ["Origin", "PartialFile", "hash_in_steps", "part_nbytes", "remove_leavings"]
@@ -62,7 +63,8 @@ class PartialFile:
         self, exc_type: type[BaseException] | None, exc: object, tb: TracebackType | None
     ) -> None:
         self._close()
-        if self.nbytes == 0:
+        is_stopped = exc_type is not None and issubclass(exc_type, StoppedError)
+        if self.nbytes == 0 and not is_stopped:  # once stopped, another call may own the files
             self.discard()
 
     def discard(self) -> None:
@@ -152,10 +154,13 @@ def part_nbytes(path: Path) -> int:
 
 
 def remove_leavings(folders: Iterable[Path]) -> None:
-    """Delete what a killed process left in folders and nothing can use."""
+    """Delete what a killed or stopped fetch left in folders and nothing can use."""
     for folder in folders:
         for path in folder.glob(".*.part.json.*.tmp"):
             path.unlink(missing_ok=True)
+        for path in folder.glob(".*.part.json"):
+            if not path.with_suffix("").exists():
+                path.unlink(missing_ok=True)
 
 
 def _part_path(path: Path) -> Path:

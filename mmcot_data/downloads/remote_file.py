@@ -23,8 +23,9 @@ class FetchedFile:
     """A file that is there, whole."""
 
     name: str
-    url: str
-    """Where it came from, after mirrors; before redirects."""
+    url: str | None
+    """Where it came from, after mirrors; before redirects. None if it was there before, and nothing
+    tells which server gave it."""
     nbytes: int
     sha256: str
     etag: str | None
@@ -32,3 +33,8 @@ class FetchedFile:
     verified: bool
     """Whether a digest that was known in advance (published, or told by the hub) was compared;
     otherwise ``sha256`` is recorded, not proved."""
+
+    @property
+    def shown(self) -> str:
+        """Its name, and where it came from if that is known."""
+        return self.name if self.url is None else f"{self.name} from {self.url}"

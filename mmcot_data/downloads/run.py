@@ -13,7 +13,14 @@ from mmcot_data.downloads.job import DownloadJob, DownloadReports, PreparedDatas
 from mmcot_data.downloads.record import FILE_TABLE, check_files, read_record, write_record
 from mmcot_data.downloads.scienceqa_hub import prepare_from_hub
 from mmcot_data.downloads.scienceqa_official import prepare_official
-from mmcot_data.downloads.workspace import RECORD, describe_differences, open_workspace, publish
+from mmcot_data.downloads.workspace import (
+    RECORD,
+    describe_differences,
+    is_published,
+    needs_work,
+    open_workspace,
+    publish,
+)
 from mmcot_data.errors import DataError
 
 __all__ = ["DownloadSummary", "download"]
@@ -78,18 +85,29 @@ def download(
     reports = reports or DownloadReports()
     catalogue = catalogue or CATALOGUE
     request = _request(config, catalogue)
-    if (config.out / RECORD).exists():
-        return _look_at(config, request, reports, verify=verify)
-    with open_workspace(config.out, request) as work:
-        if not (work / RECORD).exists():
-            job = DownloadJob(
-                config=config, catalogue=catalogue, work=work, reports=reports, settings=settings
-            )
-            prepared = _PREPARE[config.dataset, config.chosen_source](job)
-            write_record(work, prepared, request)
-        record = read_record(work)
-        archives = record["archives"] if config.keep_archives else []
-        publish(work, config.out, (*record["names"], *archives, FILE_TABLE))
+    if needs_work(config.out):
+        with open_workspace(config.out, request) as work:
+            if not is_published(config.out):  # by another process, before this one had the lock
+                job = DownloadJob(
+                    config=config,
+                    catalogue=catalogue,
+                    work=work,
+                    reports=reports,
+                    settings=settings,
+                )
+                return _make(job, request)
+    return _look_at(config, request, reports, verify=verify)
+
+
+def _make(job: DownloadJob, request: Mapping[str, Any]) -> DownloadSummary:
+    """Prepare the data set, unless an earlier run was stopped after it, and put it in place."""
+    config, work = job.config, job.work
+    if not (work / RECORD).exists():
+        prepared = _PREPARE[config.dataset, config.chosen_source](job)
+        write_record(work, prepared, request)
+    record = read_record(work)
+    archives = record["archives"] if config.keep_archives else []
+    publish(work, config.out, (*record["names"], *archives, FILE_TABLE))
     return _summarise(config.out, record, was_there=False)
 
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmcot_data.downloads.alignment import OfficialPictures, align_split
-from mmcot_data.downloads.disk_space import check_free_space
+from mmcot_data.downloads.disk_space import BLOCK_NBYTES, check_free_space, folder_nbytes
 from mmcot_data.downloads.faults import Faults
 from mmcot_data.downloads.hub import FoundFile, find_hub_files, hub_headers
 from mmcot_data.downloads.hub_rows import check_hub_file
 from mmcot_data.downloads.job import DownloadJob, PreparedDataset
+from mmcot_data.downloads.partial_file import part_nbytes
 from mmcot_data.downloads.remote_file import FetchedFile
 from mmcot_data.downloads.scienceqa_texts import SplitQuestions, count_questions, fetch_texts
 from mmcot_data.errors import DataError
@@ -17,10 +18,6 @@ from mmcot_data.files import disk_errors_explained
 from mmcot_data.questions import Question
 
 __all__ = ["prepare_from_hub"]
-
-_TEXTS_NBYTES = 40_000_000
-_BLOCK_NBYTES = 4096
-"""What a file on a disk takes more than its bytes, at most."""
 
 
 def prepare_from_hub(job: DownloadJob) -> PreparedDataset:
@@ -76,16 +73,20 @@ def _fetch_archives(
     job: DownloadJob, found: Sequence[FoundFile], counts: dict[str, int]
 ) -> list[FetchedFile]:
     remote = [file.remote for file in found if file.remote is not None]
-    to_fetch = sum(file.about_nbytes for file in found if not file.place(job.work).exists())
-    pictures = sum(
+    to_fetch = sum(
+        max(0, file.about_nbytes - part_nbytes(path))
+        for file in found
+        if not (path := file.place(job.work)).exists()
+    )
+    pictures = counts["question pictures"] * BLOCK_NBYTES + sum(
         file.about_nbytes if file.cached is None else file.cached.nbytes for file in found
     )
-    room = to_fetch + pictures + counts["question pictures"] * _BLOCK_NBYTES + _TEXTS_NBYTES
+    to_write = max(0, pictures - folder_nbytes(job.work / "images"))
     job.reports.say(
-        f"needs {room / 1e9:.2f} GB on the disk at its peak: {to_fetch / 1e9:.2f} GB to fetch and "
-        f"about {pictures / 1e9:.2f} GB of pictures"
+        f"needs {(to_fetch + to_write) / 1e9:.2f} GB more on the disk: {to_fetch / 1e9:.2f} GB to "
+        f"fetch and about {to_write / 1e9:.2f} GB of pictures"
     )
-    check_free_space(job.work, room, "ScienceQA (parquet files and pictures)")
+    check_free_space(job.work, to_fetch + to_write, "ScienceQA (parquet files and pictures)")
     fetched = job.fetch(remote, "pictures", hub_headers()) if remote else []
     return [*fetched, *(file.cached for file in found if file.cached is not None)]
 
@@ -101,7 +102,7 @@ def _write_pictures(
     total = sum(question.has_image for split in paths for question in questions[split])
     images = job.work / "images"
     if not images.exists():
-        check_free_space(job.work, nbytes + total * _BLOCK_NBYTES, "ScienceQA's pictures")
+        check_free_space(job.work, nbytes + total * BLOCK_NBYTES, "ScienceQA's pictures")
     done = 0
 
     def take(question: Question, data: bytes) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmcot_data.downloads.archives import unpack_zip
-from mmcot_data.downloads.disk_space import check_free_space
+from mmcot_data.downloads.disk_space import check_free_space, folder_nbytes
 from mmcot_data.downloads.faults import Faults
 from mmcot_data.downloads.job import DownloadJob, PreparedDataset
+from mmcot_data.downloads.partial_file import part_nbytes
 from mmcot_data.downloads.png_files import png_fault
 from mmcot_data.downloads.remote_file import FetchedFile, RemoteFile
 from mmcot_data.downloads.scienceqa_texts import SplitQuestions, count_questions, fetch_texts
@@ -20,7 +21,6 @@ __all__ = ["prepare_official"]
 
 _MAX_NBYTES = 8_000_000_000
 _MAX_FILES = 100_000
-_TEXTS_NBYTES = 40_000_000
 
 
 def prepare_official(job: DownloadJob) -> PreparedDataset:
@@ -41,10 +41,10 @@ def prepare_official(job: DownloadJob) -> PreparedDataset:
             _unpack(job, split, archive.name)
             pictures.update(_check_pictures(job, split, questions))
         except DataError as error:
-            shutil.rmtree(job.work / "images" / split, ignore_errors=True)
+            shutil.rmtree(_pictures(job, split), ignore_errors=True)
             job.discard([archive.name])
             raise DataError(
-                f"{error}\n{archive.url} is deleted here, so that the same command fetches it "
+                f"{error}\n{archive.shown} is deleted, so that the same command fetches it "
                 "anew; if that changes nothing, name another server with --mirror"
             ) from error
     return PreparedDataset(
@@ -65,26 +65,37 @@ def _fetch_archives(job: DownloadJob) -> list[FetchedFile]:
         for split in splits
     ]
     about = {split: catalogue.archive_about_nbytes[split] for split in splits}
-    missing = sum(about[split] for split in splits if not _archive(job, split).exists())
-    room = missing + sum(about.values()) + _TEXTS_NBYTES
-    job.reports.say(
-        f"needs about {room / 1e9:.2f} GB on the disk at its peak: zips of {missing / 1e9:.2f} GB, "
-        "and as much again unpacked"
+    to_fetch = sum(
+        max(0, about[split] - part_nbytes(path))
+        for split in splits
+        if not (path := job.work / "archives" / f"{split}.zip").exists()
     )
-    check_free_space(job.work, room, "ScienceQA (zips and pictures)")
+    packed = sum(about[s] for s in splits if not _pictures(job, s).exists())
+    to_unpack = max(0, packed - folder_nbytes(_unpacked(job)))
+    job.reports.say(
+        f"needs about {(to_fetch + to_unpack) / 1e9:.2f} GB more on the disk: zips of "
+        f"{to_fetch / 1e9:.2f} GB, and {to_unpack / 1e9:.2f} GB of pictures"
+    )
+    check_free_space(job.work, to_fetch + to_unpack, "ScienceQA (zips and pictures)")
     return job.fetch(files, "pictures")
 
 
-def _archive(job: DownloadJob, split: str) -> Path:
-    return job.work / "archives" / f"{split}.zip"
+def _pictures(job: DownloadJob, split: str) -> Path:
+    """Where a split's pictures are; there once all of them are unpacked."""
+    return job.work / "images" / split
+
+
+def _unpacked(job: DownloadJob) -> Path:
+    """Where archives are unpacked; a run that was stopped leaves a part, which is deleted."""
+    return job.work / "unpacked"
 
 
 def _unpack(job: DownloadJob, split: str, name: str) -> None:
     """Unpack a split's pictures, with or without a folder of its name in the archive."""
-    target = job.work / "images" / split
+    target = _pictures(job, split)
     if target.exists():  # the run before was stopped after it
         return
-    folder = job.work / "unpacked" / split
+    folder = _unpacked(job) / split
     shutil.rmtree(folder, ignore_errors=True)
     names = unpack_zip(
         job.work / name,
@@ -123,7 +134,7 @@ def _check_pictures(job: DownloadJob, split: str, questions: SplitQuestions) -> 
     Returns:
         How many of each kind there are.
     """
-    folder, faults, counts = job.work / "images" / split, Faults(), Counter[str]()
+    folder, faults, counts = _pictures(job, split), Faults(), Counter[str]()
     known = {question.question_id: question for question in questions[split]}
     for path in sorted(folder.glob("*/*.png")):
         if path.parent.name not in known:

@@ -10,7 +10,8 @@ import httpx2
 from mmcot_data.downloads.addresses import Place
 from mmcot_data.downloads.channel import Channel
 from mmcot_data.downloads.disk_space import check_free_space
-from mmcot_data.downloads.exchange import Answer, RefusedError, TransientError, ask
+from mmcot_data.downloads.exchange import Answer, ask
+from mmcot_data.downloads.failures import RefusedError, TransientError
 from mmcot_data.downloads.fetch_settings import FetchSettings
 from mmcot_data.downloads.partial_file import Origin, PartialFile, hash_in_steps
 from mmcot_data.downloads.remote_file import FetchedFile, RemoteFile
@@ -85,15 +86,15 @@ class Transfer:
                 f"{self.path} is there, but is not the file that was published: {difference}; "
                 "delete it to fetch it anew"
             )
-        return self._describe(self.places[-1], nbytes, sha256, None)
+        return self._describe(None, nbytes, sha256, None)
 
     def _describe(
-        self, place: Place, nbytes: int, sha256: str, origin: Origin | None
+        self, place: Place | None, nbytes: int, sha256: str, origin: Origin | None
     ) -> FetchedFile:
         self.channel.set_total(self.number, nbytes)
         return FetchedFile(
             name=self.file.name,
-            url=place.shown,
+            url=None if place is None else place.shown,
             nbytes=nbytes,
             sha256=sha256,
             etag=None if origin is None else origin.etag,
@@ -235,8 +236,9 @@ class _Attempts:
         """Take an answer that holds the rest of the file."""
         old, new = self._part.origin, answer.origin
         total = self._known_total()
-        self._check_end_is_told(answer, total if answer.total is None else answer.total)
-        has_changed = None not in (total, answer.total) and answer.total != total
+        has_changed = total is not None and (
+            answer.total not in (None, total) or (answer.end or 0) > total
+        )
         if old is not None and old.url == new.url:
             for one, other in ((old.etag, new.etag), (old.last_modified, new.last_modified)):
                 has_changed |= None not in (one, other) and one != other
@@ -247,6 +249,12 @@ class _Attempts:
     def _receive(self, answer: Answer) -> None:
         part, channel = self._part, self._channel
         total = self._known_total() if answer.total is None else answer.total
+        if total is None and answer.is_part and self._file.sha256 is None:
+            part.discard()
+            raise TransientError(
+                "it sends a part without saying how long the file is, and neither size nor "
+                "checksum is known; beginning anew"
+            )
         channel.set_done(self._transfer.number, part.nbytes)
         if total is not None:
             channel.set_total(self._transfer.number, total)
@@ -255,13 +263,15 @@ class _Attempts:
                 check_free_space(folder, channel.missing, "what is still to come")
         if part.nbytes == total:
             return
+        end = total if answer.end is None else answer.end
         for chunk in answer.chunks(channel):
-            if total is not None and part.nbytes + len(chunk) > total:
-                raise _WrongContentError(f"expected {total} bytes, found more")
+            if end is not None and part.nbytes + len(chunk) > end:
+                raise _WrongContentError(f"expected {end} bytes, found more")
             part.append(chunk)
             channel.set_done(self._transfer.number, part.nbytes)
-        if total is not None and part.nbytes < total:
-            raise TransientError(f"it ended after {part.nbytes} of {total} bytes")
+        expected = end if total is None else total
+        if expected is not None and part.nbytes < expected:
+            raise TransientError(f"it ended after {part.nbytes} of {expected} bytes")
 
     def _verify(self) -> None:
         difference = _find_difference(self._file, self._part.nbytes, self._part.sha256())

@@ -3,7 +3,8 @@
 ``OUT/.download`` holds what is fetched and made until all of it is proved. Then the record is
 written there, which decides that the data set is to be published: its files and folders are renamed
 into ``OUT``, the record last, and the hidden folder goes. Interrupted at any moment, the same
-request continues; another one is refused.
+request continues; another one is refused. Where the record is in ``OUT``, what the hidden folder
+still has is of no use.
 """
 
 import json
@@ -18,19 +19,28 @@ from mmcot_data.errors import DataError
 from mmcot_data.files import sync_folder, write_json
 from mmcot_data.shards.lock import lock_folder
 
-__all__ = ["RECORD", "describe_differences", "open_workspace", "publish"]
+__all__ = [
+    "RECORD",
+    "describe_differences",
+    "is_published",
+    "needs_work",
+    "open_workspace",
+    "publish",
+]
 
 RECORD = "download.json"
 _WORK = ".download"
 _REQUEST = "request.json"
-_OWN = (".lock", ".download.lock", "fetched.jsonl", _REQUEST)
+_LOCK = ".lock"
+_OWN = (_LOCK, ".download.lock", "fetched.jsonl", _REQUEST)
 
 
 @contextmanager
 def open_workspace(out: Path, request: Mapping[str, Any]) -> Iterator[Path]:
     """Lock and give the working folder of a request.
 
-    After an error it stays, for the next run; not if nothing has been fetched.
+    After an error it stays, for the next run; not if nothing has been fetched. It goes when the
+    data set is published, by this process or, while this one waited, by another.
 
     Args:
         out: The folder that becomes the data set.
@@ -46,21 +56,32 @@ def open_workspace(out: Path, request: Mapping[str, Any]) -> Iterator[Path]:
     try:
         with lock_folder(work):
             try:
-                _check_request(work, request)
+                if not is_published(out):
+                    _check_request(work, request)
                 yield work
             finally:
-                if work.exists() and not _has_files(work):
-                    shutil.rmtree(work)
+                if is_published(out) or not _has_files(work):
+                    _remove(work)
     finally:
         if is_new and out.exists() and not any(out.iterdir()):
             out.rmdir()
+
+
+def is_published(out: Path) -> bool:
+    """Whether a data set is whole and in place."""
+    return (out / RECORD).exists()
+
+
+def needs_work(out: Path) -> bool:
+    """Whether a data set is to be made, or the working folder of a finished one to be deleted."""
+    return not is_published(out) or (out / _WORK).exists()
 
 
 def publish(work: Path, out: Path, names: Iterable[str]) -> None:
     """Rename files and folders into place, the record last; those that are in place already stay.
 
     Args:
-        work: The working folder, with the record. It is deleted.
+        work: The working folder, with the record.
         out: The folder that becomes the data set.
         names: Of files and folders, with forward slashes.
     """
@@ -71,7 +92,6 @@ def publish(work: Path, out: Path, names: Iterable[str]) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             (work / name).rename(target)
             sync_folder(target.parent)
-    shutil.rmtree(work)
 
 
 def describe_differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
@@ -84,7 +104,7 @@ def describe_differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> 
 
 
 def _refuse_strangers(out: Path, work: Path) -> None:
-    if not out.exists() or (work / RECORD).exists():
+    if not out.exists() or (work / RECORD).exists() or is_published(out):
         return
     if not out.is_dir():
         raise DataError(f"{out} is a file, expected a folder to make")
@@ -111,6 +131,16 @@ def _check_request(work: Path, request: Mapping[str, Any]) -> None:
             f"another download has been begun in {work.parent}: {difference}; ask for the same "
             f"again, name another folder, or delete {work} to begin anew"
         )
+
+
+def _remove(work: Path) -> None:
+    """Delete the working folder, its lock last, so that no other process begins in what goes."""
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
+    shutil.rmtree(work)
 
 
 def _has_files(path: Path) -> bool:

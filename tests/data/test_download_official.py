@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmcot_data.cli import download as command
 from mmcot_data.downloads import run
 from mmcot_data.downloads.config import DownloadConfig
 from mmcot_data.downloads.run import DownloadSummary, download
-from mmcot_data.errors import DataError
+from mmcot_data.errors import DataError, DiskFullError
 from mmcot_data.sample import draw_sample
 from mmcot_data.scienceqa import read_scienceqa
 
@@ -183,6 +184,35 @@ def test_bad_zips_leave_nothing(
         fetch(copies, hosts, out)
         assert len(hosts.main.gets("/images/train.zip")) == train_gets
     assert all_pictures(copies.data).items() <= contents(out).items()
+
+
+def test_what_is_there_needs_no_room(
+    copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after everything was unpacked, and stopped while the last zip came: the disk needs
+    room for the rest alone; a fresh download is refused.
+    """
+    usage = shutil.disk_usage(tmp_path)._replace(free=185_000)  # a zip is told to have 100,000
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with serve_copies(copies, with_zips=True) as hosts:
+        with monkeypatch.context() as stopping:
+            stopping.setattr(run, "write_record", stop)
+            for name in ("unpacked", "fetched"):
+                with pytest.raises(KeyboardInterrupt):
+                    fetch(copies, hosts, tmp_path / name)
+        work = tmp_path / "fetched" / ".download"
+        whole = work / "archives" / "test.zip"
+        whole.with_name(".test.zip.part").write_bytes(whole.read_bytes()[:-10])
+        whole.unlink()
+        shutil.rmtree(work / "images" / "test")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        fetch(copies, hosts, tmp_path / "unpacked")
+        fetch(copies, hosts, tmp_path / "fetched")
+        with pytest.raises(DiskFullError, match="zips and pictures"):
+            fetch(copies, hosts, tmp_path / "fresh")
 
 
 def call(arguments: Sequence[str]) -> int:

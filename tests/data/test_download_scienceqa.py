@@ -13,7 +13,7 @@ import huggingface_hub
 import polars as pl
 import pyarrow as pa
 import pytest
-from download_server import Behaviour
+from download_server import Behaviour, serve_files
 from scienceqa_copies import (
     HUB_SCHEMA,
     PARQUET,
@@ -27,7 +27,7 @@ from scienceqa_copies import (
     to_cdn,
 )
 
-from mmcot_data.downloads import run
+from mmcot_data.downloads import hub_endpoints, run, workspace
 from mmcot_data.downloads.config import DownloadConfig
 from mmcot_data.downloads.job import DownloadReports
 from mmcot_data.downloads.run import DownloadSummary, download
@@ -66,8 +66,8 @@ def fetch(copies: Copies, hosts: Hosts, out: Path, **options: Any) -> DownloadSu
     reports = options.pop("reports", None)
     verify = options.pop("verify", False)
     catalogue = options.pop("catalogue", None) or copies.catalogue()
-    options = {"num_parallel": 1} | options
-    config = DownloadConfig(dataset="scienceqa", out=out, mirrors=(hosts.mirror,), **options)
+    options = {"num_parallel": 1, "mirrors": (hosts.mirror,)} | options
+    config = DownloadConfig(dataset="scienceqa", out=out, **options)
     return download(config, reports, verify=verify, catalogue=catalogue, settings=PATIENCE)
 
 
@@ -267,6 +267,15 @@ def test_names_the_row_that_does_not_align(
         fetch(copies, hosts, tmp_path / "out")
     assert "1 fault:" in str(error.value)
     assert visible(tmp_path / "out") == []
+
+
+def test_no_picture_is_written_after_a_fault(copies: Copies, tmp_path: Path) -> None:
+    """A wrong row of the first split: catches hundreds of megabytes written for nothing."""
+    copies.rows["train"][0]["answer"] = 7
+    with serve_copies(copies) as hosts, pytest.raises(DataError, match="1 fault:"):
+        fetch(copies, hosts, tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*.parquet"))
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_counts_all_rows_that_do_not_align(copies: Copies, tmp_path: Path) -> None:
@@ -533,6 +542,74 @@ def test_a_stop_while_files_take_their_places(
     assert question_pictures(copies.data).items() <= contents(out).items()
 
 
+def test_killed_while_the_working_folder_goes(
+    copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is in place, the archives are not deleted yet: the next run deletes them."""
+    out = tmp_path / "out"
+    real = workspace.shutil.rmtree
+
+    def kill(path: Path, *args: Any, **options: Any) -> None:
+        if ".download" in str(path):
+            raise KeyboardInterrupt
+        real(path, *args, **options)
+
+    with serve_copies(copies) as hosts:
+        with monkeypatch.context() as killing:
+            killing.setattr(workspace.shutil, "rmtree", kill)
+            with pytest.raises(KeyboardInterrupt):
+                fetch(copies, hosts, out)
+        assert list((out / ".download").rglob("*.parquet"))
+        num_requests = len(hosts.main.requests)
+        with lock_folder(out / ".download"), pytest.raises(FolderLockedError):
+            fetch(copies, hosts, out)
+        assert fetch(copies, hosts, out, verify=True).was_there
+        assert len(hosts.main.requests) == num_requests
+    assert not (out / ".download").exists()
+
+
+def test_finished_by_another_process_meanwhile(
+    copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a look at the folder and its lock another process finishes: nothing is made again."""
+    out = tmp_path / "out"
+    real = run.open_workspace
+
+    def open_late(*args: Any) -> Any:
+        monkeypatch.setattr(run, "open_workspace", real)
+        fetch(copies, hosts, out)
+        counted.append(len(hosts.main.requests))
+        return real(*args)
+
+    counted: list[int] = []
+    with serve_copies(copies) as hosts:
+        monkeypatch.setattr(run, "open_workspace", open_late)
+        assert fetch(copies, hosts, out).was_there
+        assert counted == [len(hosts.main.requests)]
+    assert not (out / ".download").exists()
+
+
+def test_origin_that_was_not_noted_is_unknown(copies: Copies, tmp_path: Path) -> None:
+    """Killed before the journal knew of a file that a mirror gave: catches a record that names the
+    file's own host, which was never asked."""
+    out = tmp_path / "out"
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with serve_copies(copies) as hosts:
+        with pytest.raises(KeyboardInterrupt):
+            fetch(copies, hosts, out, reports=DownloadReports(written=stop))
+        journal = out / ".download" / "fetched.jsonl"
+        first, *others = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+        journal.write_text("".join(others), encoding="utf-8")
+        fetch(copies, hosts, out)
+    record = json.loads((out / "download.json").read_bytes())
+    urls = {file["name"]: file["url"] for file in record["fetched"]}
+    assert urls.pop(json.loads(first)["name"]) is None
+    assert all(url.startswith(hosts.mirror) for url in urls.values())
+
+
 def test_damage_after_the_download_is_found(copies: Copies, tmp_path: Path) -> None:
     """Missing and shorter files by any run, a changed byte by --verify; all are named."""
     out = tmp_path / "out"
@@ -682,12 +759,48 @@ def test_room_is_looked_for_before_pictures_are_fetched(
     copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too small a disk is told before hundreds of megabytes come."""
-    usage = shutil.disk_usage(tmp_path)._replace(free=30_000_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    # Enough for the parquet files, but not for the pictures too.
+    _leave_free(monkeypatch, sum(len(copies.parquet(split)) for split in PARQUET) + 50_000)
     with serve_copies(copies) as hosts:
         with pytest.raises(DiskFullError, match="parquet files and pictures"):
             fetch(copies, hosts, tmp_path / "out")
         assert not hosts.cdn.gets()
+
+
+def _leave_free(monkeypatch: pytest.MonkeyPatch, nbytes: int) -> None:
+    usage = shutil.disk_usage(Path())._replace(free=nbytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+
+@pytest.mark.parametrize("what", ["all", "parts"])
+def test_what_is_there_needs_no_room(
+    copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A run that was stopped late continues on a disk that has room for the rest alone; catches
+    the whole download being asked for again. Parts of archives count as well."""
+    out = tmp_path / "out"
+    names = {name: f"/{name}" for name in PARQUET.values()}
+
+    def stop(done: int, total: int) -> None:
+        if done == total or what == "parts":
+            raise KeyboardInterrupt
+
+    with serve_copies(copies) as hosts:
+        with pytest.raises(KeyboardInterrupt):
+            fetch(copies, hosts, out, reports=DownloadReports(written=stop))
+        if what == "parts":
+            for name in names:
+                whole = out / ".download" / "archives" / name
+                part = whole.with_name(f".{name}.part")
+                part.write_bytes(whole.read_bytes()[:-10])
+                whole.unlink()
+            shutil.copytree(
+                copies.data / "images", out / ".download" / "images", dirs_exist_ok=True
+            )
+        _leave_free(monkeypatch, 50_000)
+        fetch(copies, hosts, out)
+        if what == "parts":
+            assert all(hosts.cdn.gets(path)[-1].range for path in names.values())
 
 
 def test_no_server_says_which(copies: Copies, tmp_path: Path) -> None:
@@ -699,6 +812,142 @@ def test_no_server_says_which(copies: Copies, tmp_path: Path) -> None:
             fetch(copies, hosts, tmp_path / "out", splits=("val",))
     assert hosts.mirror in str(error.value)
     assert "http://127.0.0.1:9" in str(error.value)
+
+
+HTML = {"Content-Type": "text/html"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Behaviour(content=b"<html>Log in</html>", headers=HTML),
+        Behaviour(content=b"<html>Log in</html>", headers=HTML, etag="strong"),
+        Behaviour(status=503),
+    ],
+    ids=["page", "page with tag", "busy"],
+)
+def test_one_bad_mirror_does_not_spoil_the_others(
+    copies: Copies, tmp_path: Path, answer: Behaviour
+) -> None:
+    """Catches the size of a login page being taken for the file's, also where its digest is known,
+    and a mirror's failure that ends the search or goes unsaid."""
+    said: list[str] = []
+    with serve_copies(copies) as hosts, serve_files({}) as bad:
+        for split in PARQUET:
+            bad.behaviours[hub_path(split)] = answer
+        mirrors = (bad.url, hosts.mirror)
+        reports = DownloadReports(say=said.append)
+        summary = fetch(copies, hosts, tmp_path / "out", mirrors=mirrors, reports=reports)
+    assert summary.num_verified == 3
+    assert sum(f"not from {bad.url}" in text and hosts.mirror in text for text in said) >= 3
+
+
+def test_mirror_with_another_file_does_not_spoil_the_others(copies: Copies, tmp_path: Path) -> None:
+    """Catches "it was replaced" ending the search though the next server has the published file."""
+    said: list[str] = []
+    old = b"of last year"
+    with serve_copies(copies) as hosts, serve_files({}) as stale:
+        headers = {"X-Linked-Etag": f'"{hashlib.sha256(old).hexdigest()}"'}
+        stale.behaviours[hub_path("train")] = Behaviour(content=old, headers=headers)
+        mirrors = (stale.url, hosts.mirror)
+        reports = DownloadReports(say=said.append)
+        fetch(copies, hosts, tmp_path / "out", mirrors=mirrors, reports=reports)
+    assert any("it was replaced" in text and f"asking {hosts.mirror}" in text for text in said)
+    assert question_pictures(copies.data).items() <= contents(tmp_path / "out").items()
+
+
+def test_mirror_without_digests_alone(copies: Copies, tmp_path: Path) -> None:
+    """A plain file server, and no hub: its files are fetched, and only the published digest counts
+    as verified; that is said."""
+    said: list[str] = []
+    with serve_copies(copies) as hosts:
+        for split in PARQUET:
+            del hosts.main.behaviours[hub_path(split)]
+            hosts.main.files[hub_path(split)] = copies.parquet(split)
+        reports = DownloadReports(say=said.append)
+        summary = fetch(copies, hosts, tmp_path / "out", reports=reports)
+    assert summary.num_verified == 1
+    assert sum("is asked for all the same" in text for text in said) == 3
+
+
+def test_page_in_place_of_a_list_of_files(copies: Copies, tmp_path: Path) -> None:
+    """A mirror answers any path with a page: the next one is asked, and the error names both."""
+    api = "/api/datasets/derek-thomas/ScienceQA/revision/new"
+    with serve_copies(copies) as hosts:
+        hosts.main.behaviours[api] = Behaviour(content=b"<html>Log in</html>", headers=HTML)
+        with pytest.raises(DownloadError, match="not with a list of files") as error:
+            fetch(copies, hosts, tmp_path / "out", revision="new")
+    assert "http://127.0.0.1:9" in str(error.value)
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("20", 20.0), ("7200", 300.0)])
+def test_busy_hub_says_when_to_come_back(
+    copies: Copies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, waited: float
+) -> None:
+    """Catches Retry-After being ignored, and fewer tries than for the files themselves."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == PATIENCE.num_tries - 1:
+            hosts.main.behaviours[hub_path("val")] = usual
+
+    monkeypatch.setattr(hub_endpoints.time, "sleep", sleep)
+    with serve_copies(copies) as hosts:
+        usual = hosts.main.behaviours[hub_path("val")]
+        busy = Behaviour(status=429, headers={"Retry-After": asked})
+        hosts.main.behaviours[hub_path("val")] = busy
+        fetch(copies, hosts, tmp_path / "out", splits=("val",))
+        assert slept == [waited] * (PATIENCE.num_tries - 1)
+        slept.clear()
+        hosts.main.behaviours[hub_path("val")] = busy
+        monkeypatch.setattr(hub_endpoints.time, "sleep", lambda _: None)
+        num_heads = sum(request.method == "HEAD" for request in hosts.main.requests)
+        with pytest.raises(DownloadError, match="HTTP 429 Too Many Requests"):
+            fetch(copies, hosts, tmp_path / "other", splits=("val",))
+        heads = sum(request.method == "HEAD" for request in hosts.main.requests)
+        assert heads - num_heads == PATIENCE.num_tries
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(Behaviour(status=status) for status in (400, 401, 403, 404, 429, 503)),
+        Behaviour(redirect="."),
+        Behaviour(content=b"<html>", headers=HTML),
+    ],
+    ids=["400", "401", "403", "404", "429", "503", "endless redirects", "page"],
+)
+@pytest.mark.parametrize("revision", [None, "new"])
+def test_passwords_of_mirrors_are_not_shown(
+    copies: Copies, tmp_path: Path, answer: Behaviour, revision: str | None
+) -> None:
+    """Catches one in an error or notice, wherever huggingface_hub puts the URL into its own."""
+    said: list[str] = []
+    with serve_copies(copies) as hosts:
+        path = hub_path("val")
+        if revision is not None:
+            path = f"/api/datasets/derek-thomas/ScienceQA/revision/{revision}"
+        name = path.rpartition("/")[2]
+        redirect = None if answer.redirect is None else name
+        hosts.main.behaviours[path] = replace(answer, redirect=redirect)
+        mirror = hosts.mirror.replace("//", "//user:hush@")
+        reports = DownloadReports(say=said.append)
+        with pytest.raises(DownloadError) as error:
+            fetch(
+                copies,
+                hosts,
+                tmp_path / "out",
+                mirrors=(mirror,),
+                reports=reports,
+                revision=revision,
+                splits=("val",),
+            )
+    assert hosts.mirror in str(error.value)
+    assert "hush" not in f"{error.value}{said}"
+    with pytest.raises(ValueError, match="expected a URL as https") as refused:
+        DownloadConfig(dataset="scienceqa", out=tmp_path, mirrors=("ftp://user:hush@h/",))
+    assert "hush" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 from mmcot_data.downloads.addresses import find_places
 from mmcot_data.downloads.channel import Channel
-from mmcot_data.downloads.exchange import RefusedError, ask
+from mmcot_data.downloads.exchange import ask
+from mmcot_data.downloads.failures import RefusedError
 from mmcot_data.downloads.fetch import fetch_files
 from mmcot_data.downloads.fetch_settings import FetchSettings
 from mmcot_data.downloads.remote_file import RemoteFile
@@ -44,6 +45,7 @@ FAST = FetchSettings(
 PATIENT = FetchSettings(read_timeout=30.0, first_delay=0.001, resumable_nbytes=0)
 CONTENT = noise_file(10_000).read(0, 10_000)
 USUAL = Behaviour()
+ABSURD_DATE = "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"
 OTHER = noise_file(10_000, seed=1).read(0, 10_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -194,6 +196,50 @@ def test_rest_of_a_file_of_another_size_is_not_used(server, tmp_path):
     fetch_files([remote(server, sha256=SHA256)], tmp_path, settings=FAST)
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
     assert [request.range for request in server.gets()] == [None, "bytes=4000-", None]
+
+
+@pytest.mark.parametrize("told", ["bytes 4000-4999/*", "bytes 0-999/*"])
+def test_part_of_a_file_of_unknown_length_is_never_the_end(server, tmp_path, told):
+    """A proxy answers for a thousand bytes, and nobody knows how many there should be: would catch
+    a truncated file at its final place."""
+    server.queue(
+        "/a.zip",
+        Behaviour(framing="chunked", cut_after=4000),
+        Behaviour(most_nbytes=1000, headers={"Content-Range": told}),
+    )
+    fetch_files([remote(server)], tmp_path, settings=FAST)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert [request.range for request in server.gets()] == [None, "bytes=4000-", None]
+
+
+@pytest.mark.parametrize(
+    "told", ["bytes 4000-4999/10000", "bytes 4000-3999/10000", "bytes 4000-10000/10000"]
+)
+def test_body_that_is_not_the_range_it_claims_is_not_used(server, tmp_path, told):
+    """Six thousand wrong bytes behind a range that says something else."""
+    tag = f'"{hashlib.md5(CONTENT).hexdigest()}"'
+    server.queue(
+        "/a.zip",
+        Behaviour(framing="chunked", cut_after=4000),
+        Behaviour(content=OTHER, etag=tag, headers={"Content-Range": told}),
+    )
+    fetch_files([remote(server)], tmp_path, settings=FAST)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("age", "is_strong"), [(0, False), (1, True), (-1, False)])
+def test_date_is_strong_a_second_after_it(age, is_strong):
+    """A file may change twice within the second of its date: would catch a rest of another one."""
+    now = 1_700_000_000
+    headers = {"Date": formatdate(now, usegmt=True)}
+    headers["Last-Modified"] = formatdate(now - age, usegmt=True)
+    answers = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=headers))
+    (place,) = find_places(RemoteFile(name="a", url="http://h.invalid/a"), [])
+    with (
+        httpx2.Client(transport=answers) as client,
+        ask(client, place, Channel([0], [None]), headers={}) as answer,
+    ):
+        assert answer.origin.validator == (headers["Last-Modified"] if is_strong else None)
 
 
 def test_another_run_continues(server, tmp_path):
@@ -370,7 +416,7 @@ def test_another_range_than_the_one_asked_for_is_not_used(server, tmp_path, told
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("asked", ["7200", "date", "-3", "soon"])
+@pytest.mark.parametrize("asked", ["7200", "date", "-3", "soon", "9" * 400, ABSURD_DATE])
 def test_retry_after_is_honoured_up_to_a_limit(server, tmp_path, asked):
     """Would catch the header being ignored, misread, or obeyed for hours."""
     text = formatdate(time.time() + 3600, usegmt=True) if asked == "date" else asked
@@ -380,8 +426,17 @@ def test_retry_after_is_honoured_up_to_a_limit(server, tmp_path, asked):
     fetch_files([remote(server)], tmp_path, settings=FAST, say=said.append)
     elapsed = time.monotonic() - begin
     found = re.search(r"HTTP 429 Too Many Requests, trying again in (.*) s", said[0])
-    assert found[1] == ("0.2" if asked in ("7200", "date") else "0.0")
+    assert found[1] == ("0.2" if asked in ("7200", "date", "9" * 400) else "0.0")
     assert elapsed >= float(found[1])
+
+
+@pytest.mark.parametrize("date", [ABSURD_DATE, "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_dates_that_no_calendar_has_count_as_absent(server, tmp_path, date):
+    """Would catch an OverflowError from a header that nothing depends on."""
+    server.queue("/a.zip", Behaviour(etag=None, last_modified=date, cut_after=4000))
+    fetch_files([remote(server)], tmp_path, settings=FAST)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert [request.range for request in server.gets()] == [None, None]
 
 
 def test_slow_server_is_not_a_stalled_one(server, tmp_path):
@@ -410,6 +465,20 @@ def test_one_failure_stops_the_others_at_once(server, tmp_path):
         fetch_files([remote(server), remote(server, "missing")], tmp_path, settings=PATIENT)
     assert time.monotonic() - begin < 2
     assert names_in(tmp_path) == [".a.zip.part", ".a.zip.part.json"]
+
+
+def test_stopped_fetch_leaves_the_files_of_the_next_one_alone(server, tmp_path):
+    """A thread of the first call still waits for its server when the second call writes the same
+    file: would catch the part being deleted under it."""
+    server.files["/a.zip"] = noise_file(200_000)
+    server.queue("/a.zip", Behaviour(seconds=0.4), Behaviour(bytes_per_second=250_000))
+    with pytest.raises(DownloadError, match="missing cannot be fetched"):
+        fetch_files([remote(server), remote(server, "missing")], tmp_path, settings=PATIENT)
+    (tmp_path / ".gone.zip.part.json").write_text("{}")  # what a stopped thread may leave
+    (fetched,) = fetch_files([remote(server)], tmp_path, settings=PATIENT)
+    assert fetched.nbytes == 200_000
+    assert len(server.gets("/a.zip")) == 2
+    assert names_in(tmp_path) == ["a.zip"]
 
 
 def test_error_of_a_callback_stops_everything(server, tmp_path):
@@ -597,6 +666,7 @@ def test_file_that_is_there_is_verified_and_not_fetched(server, tmp_path):
     ):
         (fetched,) = fetch_files([file], tmp_path)
         assert (fetched.nbytes, fetched.sha256) == (10_000, SHA256)
+        assert fetched.url is None  # a mirror may have given it
         assert fetched.verified == (file.sha256 is not None)
     assert server.requests == []
 
