@@ -158,7 +158,7 @@ def test_all_faults_of_a_file_are_named_at_once(tmp_path):
         {"question_id": "10", "rationale": "a", "prompt_format": "QCM-A"},
         {"question_id": "10", "rationale": "a", "sample": 99999999999},
         {"question_id": "10", "rationale": "a\ud800b", "sample": 5},
-        {"question_id": "10", "rationale": "a", "anwser": 1},
+        {"question_id": "10", "rationale": "a", "reply": 1},
     ]
     with pytest.raises(DataError) as caught:
         imported(tmp_path / "x.jsonl", "\n".join(map(json.dumps, lines)), prompt_format="QCM-E")
@@ -173,7 +173,7 @@ def test_all_faults_of_a_file_are_named_at_once(tmp_path):
         "line 7: prompt format 'QCM-A' holds no rationale",
         "line 8: sample is 99999999999",
         "line 9: rationale is",
-        "line 10: there is no field 'anwser'",
+        "line 10: there is no field 'reply'",
     ):
         assert part in text
 
