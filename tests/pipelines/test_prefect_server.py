@@ -71,8 +71,11 @@ match sys.argv[1:]:
     case ["worker", "start", *_]:
         # like Prefect's: the flow run has a session of its own, and SIGTERM is made a SIGINT
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        ends = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # until it can be told of its flow run
         flow_run = subprocess.Popen(["sleep", "600"], start_new_session=True)
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
             flow_run.wait()
         except KeyboardInterrupt:
             flow_run.kill()
