@@ -190,16 +190,29 @@ class GrowingArtifact:
                 f"{path} was not made by this command; choose another name for what is to be "
                 "made, or delete the file"
             )
+        was, now = _flat(found), _flat(self.settings)
         different = [
-            f"{name} was {found.get(name)!r}, now {self.settings.get(name)!r}"
-            for name in sorted(found.keys() | self.settings.keys())
-            if found.get(name) != self.settings.get(name)
+            f"{name} was {was.get(name)!r}, now {now.get(name)!r}"
+            for name in sorted(was.keys() | now.keys())
+            if was.get(name) != now.get(name)
         ]
         if different:
+            what = path if path == self.path else f"{self.path} (unfinished, in {path.name})"
             raise DataError(
-                f"{path} was made with other settings ({'; '.join(different)}): give the same to "
-                "continue it, choose another name, or delete the file to begin anew"
+                f"{what} was made with other settings ({'; '.join(different)}): give the same to "
+                f"continue it, choose another name (--producer), or delete {path} to begin anew"
             )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under names such as ``generation.num_beams``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 @contextmanager

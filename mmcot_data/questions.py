@@ -172,7 +172,11 @@ def select_split(questions: Sequence[Question], name: str) -> list[Question]:
     else:
         raise DataError(f"no split {name!r}; expected one of {', '.join(split_names())}")
     if not chosen:
-        raise DataError(f"the split {name!r} has no questions in this data set")
+        there = ", ".join(dict.fromkeys(question.split for question in questions)) or "none"
+        raise DataError(
+            f"the split {name!r} has no questions in this data set, which has those of: {there}; "
+            "name another split, or give some questions this one"
+        )
     return chosen
 
 

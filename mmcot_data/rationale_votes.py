@@ -44,7 +44,10 @@ def vote(rationales: Sequence[Rationale]) -> list[Vote]:
         DataError: If no rationale draws an answer.
     """
     if all(rationale.answer is None for rationale in rationales):
-        raise DataError("none of the rationales draws an answer: there is nothing to vote on")
+        raise DataError(
+            "none of the rationales draws an answer, so that there is nothing to vote on: stage 1 "
+            "writes none; a teacher does"
+        )
     answers = majority_answers(asdict(rationale) for rationale in rationales)
     samples: dict[str, list[Rationale]] = {}
     for rationale in rationales:

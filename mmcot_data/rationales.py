@@ -235,13 +235,15 @@ def mark_kept(path: Path, rule: KeepRule) -> tuple[int, int, int]:
         DataError: If the file is absent or not a rationales table, another process is making it, or
             the rule is about answers and there are none.
     """
+    read_made_by(path)  # no lock is left where there is no table
     with locked_artifact(path):
         made_by = read_made_by(path)
         checked = read_artifact(path, RATIONALE_SCHEMA, RATIONALE_KEY, _NULLABLE)
         draws_none = checked["prompt_format"].is_in(RATIONALE_FORMATS) & checked["answer"].is_null()
         if rule != "all" and draws_none.all():
             raise DataError(
-                f"no rationale of {path} draws an answer, so that none is right or of a majority"
+                f"no rationale of {path} draws an answer, so that none is right or of a majority: "
+                "stage 1 writes none; a teacher does"
             )
         marks = pl.Series("kept", kept_marks(checked.iter_rows(named=True), rule), dtype=pl.Boolean)
         num_changed = int((marks != checked["kept"]).sum())

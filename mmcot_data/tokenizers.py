@@ -21,6 +21,10 @@ def load_tokenizer(name: str, stage: str | None = None) -> Any:
         DataError: If there is none.
     """
     folder = Path(name)
+    if not folder.exists() and (folder.is_absolute() or (folder.parent.is_dir() and "/" in name)):
+        raise DataError(
+            f"{folder} does not exist: expected a model's folder or hub id, or a run folder"
+        )
     if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
         stages = [stage] if stage is not None else ["answer", "rationale"]
         found = [folder / each for each in stages if (folder / each).is_dir()]

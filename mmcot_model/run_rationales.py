@@ -45,8 +45,8 @@ def choose_rationales(config: TrainConfig, inputs: RunInputs) -> RunRationales:
 
     Raises:
         DataError: If a table is damaged.
-        TrainingError: If a table keeps no rationale of the training questions, or nothing says from
-            what stage 2 should learn.
+        TrainingError: If a table keeps no rationale of the training questions, does not cover the
+            tested ones, or nothing says from what stage 2 should learn.
     """
     targets = None
     if inputs.target_rationales is not None:
@@ -70,6 +70,13 @@ def choose_rationales(config: TrainConfig, inputs: RunInputs) -> RunRationales:
     tested = first_rationales(rows)
     formats = sorted({row.prompt_format for row in rows})
     form = formats[0] if len(formats) == 1 and formats[0] in RATIONALE_FORMATS else None
+    missing = [q.question_id for q in inputs.test if q.question_id not in tested]
+    if missing:
+        raise TrainingError(
+            f"{inputs.rationales} has no rationale for {len(missing)} of {len(inputs.test)} "
+            f"questions of {config.test_split}, the first is {missing[0]!r}: expected one for each "
+            "question that is tested; make them, or name another table or --test-split"
+        )
     _warn_of_gold(tested, inputs.test, inputs.rationales)
     if given is None:
         kept = kept_rationales(rows)

@@ -125,13 +125,15 @@ def _run(arguments: argparse.Namespace) -> int:
     captions, rationales, targets = _texts(arguments, questions)
     if arguments.split is not None:
         questions = select_split(questions, arguments.split)
+    shown = "" if arguments.rationales is None else f", rationales of {arguments.rationales}"
     if prompt_format == "QCMG-A" and rationales is None:
         form = arguments.gold or ("QCM-LE" if arguments.stage is None else "QCM-E")
         rationales = {q.question_id: gold_rationale(q, form) for q in questions}
+        shown = f", the data set's own rationales ({form})"
     rows = model_inputs(questions, prompt_format, captions, rationales, targets=targets)
     tokens = _tokens(arguments, prompt_format, rows)
     write_inputs(arguments.out, rows, tokens)
-    print(f"{arguments.out}: {_count(rows, questions)} as {prompt_format}")
+    print(f"{arguments.out}: {_count(rows, questions)} as {prompt_format}{shown}")
     if tokens is not None:
         _print_lengths(tokens)
     return 0

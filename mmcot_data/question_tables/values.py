@@ -195,6 +195,7 @@ def read_path(folder: Path, text: str) -> str:
     if not is_there:
         slashes = "; write paths with / instead of \\" if "\\" in text else ""
         raise BadValueError(
-            f"{expected}, found {show(text)}: there is no such file in {folder}{slashes}"
+            f"{expected}, found {show(text)}: there is no such file"
+            f"{'' if Path(text).is_absolute() else f' in {folder}'}{slashes}"
         )
     return str(PurePosixPath(text))

@@ -46,7 +46,7 @@ def add_parser(commands: Subcommands) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder of the folds' runs (default: runs/kfold-FEATURES-MODEL)",
+        help="folder of the folds' runs (default: runs/PRODUCER-FEATURES-MODEL)",
     )
     add_reading_options(parser, with_artifacts=False)
     what = parser.add_argument_group("what it trains")
@@ -71,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
     arguments.stage = "rationale"
     arguments.test_split = arguments.train_split
     try:
-        train = config_from(arguments, prefix="kfold-")
+        train = config_from(arguments, prefix=f"{arguments.producer}-")
         config = KFoldConfig(train=train, folds=arguments.folds, producer=arguments.producer)
     except ValueError as error:
         arguments.fail(str(error))

@@ -369,7 +369,7 @@ def test_other_weights_in_the_same_folder_are_noticed_by_a_rerun(models, picture
     SAVE["blip"](folder, seed=9)
     with pytest.raises(DataError, match="weights_sha256 was"):
         caption_images(config)
-    with pytest.raises(DataError, match="generation was"):
+    with pytest.raises(DataError, match=r"generation\.num_beams was 1, now 2"):
         caption_images(request(pictures, f"hf:{models / 'blip'}", producer="model", num_beams=2))
 
 

@@ -100,9 +100,21 @@ def test_other_settings_are_refused_by_name(tmp_path, finish):
     """Rows of two models must not end in one table; the error has to say what differs."""
     path = tmp_path / "t.parquet"
     grow(path, [row("a")], finish=finish)
-    with pytest.raises(DataError, match=r"seed was 1, now 2.*or delete the file"):
+    with pytest.raises(DataError, match=r"seed was 1, now 2.*or delete .*t"):
         grow(path, [], settings=SETTINGS | {"seed": 2})
     grow(path, [])
+
+
+def test_only_what_differs_is_named_of_nested_settings(tmp_path):
+    """Two whole dictionaries would leave the search to the user."""
+    path = tmp_path / "t.parquet"
+    before = SETTINGS | {"generation": {"beams": 4, "length": 12}}
+    grow(path, [row("a")], settings=before, finish=False)
+    now = SETTINGS | {"generation": {"length": 5, "beams": 4}}
+    with pytest.raises(DataError) as caught:
+        grow(path, [], settings=now)
+    assert "(generation.length was 12, now 5)" in str(caught.value)
+    assert "unfinished, in .t.journal.jsonl" in str(caught.value)
 
 
 def test_a_damaged_journal_and_a_strange_table_are_refused(tmp_path):

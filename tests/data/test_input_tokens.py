@@ -112,6 +112,8 @@ def test_a_tokenizer_that_is_not_there_is_explained(tmp_path):
     """A traceback of a library would not say what was expected."""
     with pytest.raises(DataError, match="holds no tokenizer, and no stage answer or rationale"):
         load_tokenizer(str(tmp_path))
+    with pytest.raises(DataError, match="nothing does not exist: expected a model's folder"):
+        load_tokenizer(f"{tmp_path}/nothing")
     (tmp_path / "answer").mkdir()
     with pytest.raises(DataError, match="cannot load the tokenizer"):
         load_tokenizer(str(tmp_path))

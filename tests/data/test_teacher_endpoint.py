@@ -326,7 +326,7 @@ def test_thinking_is_switched_off_on_request_only(root):
         assert "thinking" not in read_made_by(path)["settings"]["teacher"]
         server.requests.clear()
         config = request_for(server, root, limit=1, no_thinking=True)
-        with pytest.raises(DataError, match="teacher was"):
+        with pytest.raises(DataError, match=r"teacher\.thinking was None, now False"):
             generate_teacher_rationales(config)
         generate_teacher_rationales(replace(config, producer="p"))
         assert [request.body["chat_template_kwargs"] for request in server.requests] == [off, off]

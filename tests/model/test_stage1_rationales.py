@@ -291,6 +291,14 @@ def test_marks_do_not_choose_what_a_question_is_tested_with(artifacts, tmp_path)
         assert all(source.endswith(f"Solution: {text}. Answer:") for source in sources)
 
 
+def test_a_table_of_the_wrong_split_is_noticed_before_training(artifacts, kfold, tmp_path, capsys):
+    """Found after the answer stage was trained, it would cost all of that time."""
+    options = ["--stage", "answer", "--prompt-format", "QCMG-A", "--rationales", "stage1-kfold"]
+    assert train(artifacts, tmp_path / "r", *options) == 1
+    assert "25 of 25 questions of test" in capsys.readouterr().err
+    assert not (tmp_path / "r" / "answer").exists()
+
+
 def test_gold_rationales_in_a_test_are_announced(artifacts, tmp_path, caplog):
     """An upper bound must not pass for a result."""
     assert data_main(["rationales", "gold", str(artifacts)]) == 0
