@@ -8,7 +8,7 @@ from typing import Any
 from mmcot_data.errors import DataError
 from mmcot_data.prompts import PROMPT_FORMATS, RATIONALE_FORMATS, build_prompt
 from mmcot_data.questions import OPTION_LETTERS, Question, select_split
-from mmcot_data.rationales import Rationale
+from mmcot_data.rationales import Rationale, is_correct
 from mmcot_data.strict_json import parse_json
 
 __all__ = ["import_rationales"]
@@ -213,13 +213,12 @@ def _rationale(
         raise DataError(
             f"answer is {answer!r:.80}, expected an index below {len(question.choices)} or null"
         )
-    known = answer is not None and question.answer is not None
     return Rationale(
         question_id=question_id,
         sample=sample,
         rationale=text if text.startswith(_CUE) else f"{_CUE} {text}".strip(),
         answer=answer,
-        correct=answer == question.answer if known else None,
+        correct=is_correct(answer, question.answer),
         finish_reason=reason,
         prompt_format=form,
     )

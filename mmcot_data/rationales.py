@@ -32,6 +32,7 @@ __all__ = [
     "Rationale",
     "first_rationales",
     "gold_rationales",
+    "is_correct",
     "is_usable",
     "kept_marks",
     "kept_rationales",
@@ -208,6 +209,11 @@ def kept_marks(rows: Iterable[Row], rule: KeepRule) -> list[bool]:
         )
         for row in rows
     ]
+
+
+def is_correct(answer: int | None, gold: int | None) -> bool | None:
+    """Whether an answer is right; None if either is unknown."""
+    return None if answer is None or gold is None else answer == gold
 
 
 def is_usable(row: Row) -> bool:

@@ -7,7 +7,6 @@ the same text comes in any batch, and after any restart. (To the rounding of the
 Shape suffixes: B = batch, T = tokens so far, V = vocabulary.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-__all__ = ["Sampling", "SeededSampling", "row_seed"]
+__all__ = ["Sampling", "SeededSampling"]
 
 
 class SeededSampling(LogitsProcessor):
@@ -110,9 +109,3 @@ class Sampling:
         return LogitsProcessorList(
             [SeededSampling(seeds, self.temperature, self.top_p, max_new_tokens, device)]
         )
-
-
-def row_seed(seed: int, *names: str | int) -> int:
-    """A seed for one text, from a common one and what names the text, as its question id."""
-    text = "/".join(str(name) for name in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1

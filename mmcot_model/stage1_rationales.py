@@ -16,7 +16,8 @@ from mmcot_data.growing_artifact import GrowingArtifact, grow_artifact
 from mmcot_data.inputs import ModelInput, model_inputs
 from mmcot_data.questions import Question, read_questions, select_split
 from mmcot_data.rationales import RATIONALE_KEY, RATIONALE_SCHEMA
-from mmcot_data.row_sampling import Sampling, row_seed
+from mmcot_data.row_sampling import Sampling
+from mmcot_data.row_seeds import row_seed
 from mmcot_data.shards import FeatureSet
 from mmcot_data.shards.store import ShardStore, open_store
 from mmcot_data.text_artifacts import artifact_path
@@ -212,7 +213,7 @@ def _write(
         max_new_tokens=trained.max_rationale,
         batch_size=config.batch_size,
         sampling=Sampling(temperature=config.temperature, top_p=config.top_p),
-        seeds=[row_seed(config.seed, q.question_id, sample) for q, sample in pending],
+        seeds=[row_seed(config.seed, sample, question_id=q.question_id) for q, sample in pending],
         on_progress=on_progress,
         on_batch=keep,
     )

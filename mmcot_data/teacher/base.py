@@ -1,11 +1,10 @@
 """What a teacher is: it completes prompts, for chains of thought that it works through."""
 
-import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Completion", "Request", "Steps", "Teacher", "request_seed"]
+__all__ = ["Completion", "Request", "Steps", "Teacher"]
 
 T = TypeVar("T")
 
@@ -58,9 +57,3 @@ class Teacher(Protocol):
 
     def close(self) -> None:
         """Let go of what it holds."""
-
-
-def request_seed(seed: int, question_id: str, sample: int, step: int) -> int:
-    """A seed of 63 bits for one request; no two share one but by chance."""
-    name = f"{seed} {sample} {step} {question_id}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmcot_data.questions import Question
+from mmcot_data.row_seeds import row_seed
 from mmcot_data.teacher.answers import read_answer
-from mmcot_data.teacher.base import Completion, Request, Steps, request_seed
+from mmcot_data.teacher.base import Completion, Request, Steps
 from mmcot_data.teacher.config import AnswerExtraction, Method, TeacherConfig
 from mmcot_data.teacher.prompts import (
     ANSWER_TOKENS,
@@ -132,7 +133,8 @@ class _Asking:
         return self._request(prompt, ANSWER_TOKENS, 0.0, 1.0)
 
     def _request(self, prompt: str, limit: int, temperature: float, top_p: float) -> Request:
-        seed = request_seed(self._manner.seed, *self._item.key, self._num_asked)
+        question_id, sample = self._item.key
+        seed = row_seed(self._manner.seed, sample, self._num_asked, question_id=question_id)
         self._num_asked += 1
         return Request(
             prompt=prompt, max_new_tokens=limit, temperature=temperature, top_p=top_p, seed=seed

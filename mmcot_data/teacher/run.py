@@ -10,7 +10,7 @@ from mmcot_data.captions import read_captions
 from mmcot_data.errors import DataError
 from mmcot_data.growing_artifact import GrowingArtifact, grow_artifact
 from mmcot_data.questions import Question, read_questions, select_split
-from mmcot_data.rationales import RATIONALE_KEY, KeepRule, kept_marks
+from mmcot_data.rationales import RATIONALE_KEY, KeepRule, is_correct, kept_marks
 from mmcot_data.teacher.auto_cot import automatic_demonstrations
 from mmcot_data.teacher.chains import Item, Manner, write_chain
 from mmcot_data.teacher.config import TeacherConfig
@@ -18,7 +18,7 @@ from mmcot_data.teacher.demonstrations import given_demonstrations
 from mmcot_data.teacher.opening import TeacherInWaiting, find_teacher
 from mmcot_data.teacher.prompts import Demonstration, demonstrations_sha256, prompts_sha256
 from mmcot_data.teacher.summary import RationaleSummary, split_scores, summarise
-from mmcot_data.teacher.table import TEACHER_SCHEMA, is_correct, make_row
+from mmcot_data.teacher.table import TEACHER_SCHEMA, make_row
 from mmcot_data.text_artifacts import artifact_path, read_made_by
 
 __all__ = ["Reports", "generate_teacher_rationales", "plan_batches"]

@@ -4,11 +4,11 @@ from typing import Any
 
 import polars as pl
 
-from mmcot_data.rationales import RATIONALE_SCHEMA, is_usable
+from mmcot_data.rationales import RATIONALE_SCHEMA, is_correct, is_usable
 from mmcot_data.teacher.chains import Chain, Item
 from mmcot_data.teacher.config import Method
 
-__all__ = ["TEACHER_SCHEMA", "is_correct", "make_row"]
+__all__ = ["TEACHER_SCHEMA", "make_row"]
 
 TEACHER_SCHEMA = pl.Schema(
     {
@@ -33,8 +33,3 @@ def make_row(item: Item, chain: Chain, method: Method) -> dict[str, Any]:
         "prompt_format": method,
     }
     return row | {"kept": is_usable(row)}
-
-
-def is_correct(answer: int | None, gold: int | None) -> bool | None:
-    """Whether an answer is right; None if either is unknown."""
-    return None if answer is None or gold is None else answer == gold

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from mmcot_data.row_sampling import Sampling, row_seed
+from mmcot_data.row_sampling import Sampling
+from mmcot_data.row_seeds import row_seed
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
 
 
 def draws(sampling, num, logits=LOGITS):
-    seeds = [row_seed(0, "q", n) for n in range(num)]
+    seeds = [row_seed(0, n, question_id="q") for n in range(num)]
     scores = sampling.processors(seeds, 1, CPU)(
         torch.zeros(num, 1, dtype=torch.long), logits.expand(num, -1).clone()
     )
@@ -55,6 +56,6 @@ def test_values_out_of_range_are_refused():
 
 def test_seeds_differ_by_name_and_fit_a_generator():
     """Seeds that collide would repeat a sample; torch takes 64 bits with sign."""
-    seeds = {row_seed(seed, "7", sample) for seed in range(30) for sample in range(30)}
+    seeds = {row_seed(seed, sample, question_id="7") for seed in range(30) for sample in range(30)}
     assert len(seeds) == 900
     assert all(0 <= seed < 2**63 for seed in seeds)
