@@ -81,23 +81,39 @@ class Collator:
         pad_id: The tokenizer's padding id.
         features: Where features come from; None for a text-only model.
         pad_multiple: Lengths are rounded up to a multiple of this.
+        lengths: Tokens of a source and of a target that all batches are padded to; None pads each
+            batch to its longest texts.
+        label_pad_id: What targets are padded with; -100 is not counted in the loss.
     """
 
     def __init__(
-        self, pad_id: int, features: FeatureSource | None = None, *, pad_multiple: int = 8
+        self,
+        pad_id: int,
+        features: FeatureSource | None = None,
+        *,
+        pad_multiple: int = 8,
+        lengths: tuple[int, int] | None = None,
+        label_pad_id: int = -100,
     ) -> None:
         self.pad_id = pad_id
         self.features = features
         self.pad_multiple = pad_multiple
+        self.lengths = lengths
+        self.label_pad_id = label_pad_id
 
     def __call__(self, batch: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Arguments of ``FusionT5.forward``: ids (B, S), labels (B, T), features (B, P, D)."""
-        input_ids_BS = self._pad([example.input_ids for example in batch], self.pad_id)
+        source_length, target_length = self.lengths or (None, None)
+        input_ids_BS = self._pad(
+            [example.input_ids for example in batch], self.pad_id, source_length
+        )
         lengths_B = torch.tensor([len(example.input_ids) for example in batch])
         arguments = {
             "input_ids": input_ids_BS,
             "attention_mask": (torch.arange(input_ids_BS.shape[1]) < lengths_B[:, None]).long(),
-            "labels": self._pad([example.labels for example in batch], -100),
+            "labels": self._pad(
+                [example.labels for example in batch], self.label_pad_id, target_length
+            ),
         }
         if self.features is not None:
             features_BPD, mask_BP = self.features.gather([e.question_id for e in batch])
@@ -105,9 +121,9 @@ class Collator:
             arguments["image_mask"] = torch.from_numpy(mask_BP)
         return arguments
 
-    def _pad(self, rows: list[list[int]], value: int) -> torch.Tensor:
+    def _pad(self, rows: list[list[int]], value: int, length: int | None) -> torch.Tensor:
         longest = max(len(row) for row in rows)
-        width = -(-longest // self.pad_multiple) * self.pad_multiple
+        width = length or -(-longest // self.pad_multiple) * self.pad_multiple
         padded = np.full((len(rows), width), value, dtype=np.int64)
         for row, ids in zip(padded, rows, strict=True):
             row[: len(ids)] = ids

@@ -29,12 +29,16 @@ class FusionT5Config(T5Config):
         absent_image: What a question without a picture gets. ``text``: its text state, unchanged.
             ``zeros``: zero features through all fusion layers and no mask, as the published
             checkpoints were trained.
+        encoders: Names of the encoders whose features the model was trained on; None: unknown.
+        num_patches: Patches P of a picture in those features; None: unknown.
     """
 
     model_type = "mmcot-fusion-t5"
 
     patch_dim: int = 256
     absent_image: Literal["text", "zeros"] = "text"
+    encoders: list[str] | None = None
+    num_patches: int | None = None
 
 
 class FusionEncoder(T5Stack):
