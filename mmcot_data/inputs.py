@@ -1,25 +1,28 @@
 """What the model will see, question by question: the texts behind training and generation."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from mmcot_data.cut_report import CutReport
 from mmcot_data.errors import DataError
-from mmcot_data.prompts import build_prompt, rationale_target
+from mmcot_data.prompts import SourceParts, build_prompt, rationale_target
 from mmcot_data.questions import Question
 from mmcot_data.rationales import Rationale
 from mmcot_data.row_files import write_rows
-from mmcot_data.tokens import measure
+from mmcot_data.tokens import EncodedText, encode_sources, encode_texts
+from mmcot_data.truncation import Truncation
 
-__all__ = ["InputTokens", "ModelInput", "count_tokens", "model_inputs", "write_inputs"]
+__all__ = ["EncodedInputs", "ModelInput", "encode_inputs", "model_inputs", "write_inputs"]
 
 _SCHEMA = pl.Schema({"question_id": pl.String(), "source": pl.String(), "target": pl.String()})
 _TOKEN_SCHEMA = pl.Schema(
     {
         "source_tokens": pl.Int32(),
+        "source_seen": pl.String(),
         "source_cut": pl.String(),
         "target_tokens": pl.Int32(),
         "target_cut": pl.String(),
@@ -32,21 +35,26 @@ class ModelInput:
     """The source and target text of one question."""
 
     question_id: str
-    source: str
+    parts: SourceParts
     target: str | None
     """None where the target needs an answer that the data set hides."""
 
+    @property
+    def source(self) -> str:
+        """The whole source, however long."""
+        return self.parts.text
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InputTokens:
-    """How long a source and its target are for a tokenizer, and what exceeds the limits."""
+class EncodedInputs:
+    """Inputs in tokens, as training and generation read them."""
 
-    source_tokens: int
-    source_cut: str
-    """The end of the source that the model does not see; empty if it sees all of it."""
-    target_tokens: int | None
-    """None where there is no target."""
-    target_cut: str
+    sources: Sequence[EncodedText]
+    """One for each input, in their order."""
+    targets: Sequence[EncodedText]
+    """One for each input; empty where it has no target."""
+    cuts: CutReport
+    """What is cut of them."""
 
 
 def model_inputs(
@@ -100,52 +108,68 @@ def model_inputs(
                 for row in targets.get(question.question_id, ())
             ]
         inputs += [
-            ModelInput(question_id=question.question_id, source=prompt.source, target=text)
+            ModelInput(question_id=question.question_id, parts=prompt.parts, target=text)
             for text in texts
         ]
     return inputs
 
 
-def count_tokens(
-    tokenizer: Any, inputs: Sequence[ModelInput], *, max_source: int, max_target: int
-) -> list[InputTokens]:
-    """How many tokens the texts have, and what of them is cut off.
+def encode_inputs(
+    tokenizer: Any,
+    inputs: Sequence[ModelInput],
+    *,
+    max_source: int,
+    max_target: int | None,
+    truncation: Truncation = "keep",
+) -> EncodedInputs:
+    """Tokenize sources and targets, and cut what exceeds the limits.
 
     Args:
-        tokenizer: The model's.
+        tokenizer: T5's; it ends each text with ``</s>``.
         inputs: The texts.
         max_source: Most tokens of a source.
-        max_target: Most tokens of a target.
+        max_target: Most tokens of a target, which is cut off on the right. None leaves the targets
+            empty, for generation.
+        truncation: Of sources: ``keep`` takes away what matters least (``mmcot_data.truncation``);
+            ``right`` cuts off the end, as Multimodal-CoT does.
+
+    Raises:
+        DataError: If ``max_source`` has no room for labels, letters and cue, and ``keep`` needs it.
     """
-    sources = measure(tokenizer, [text.source for text in inputs], max_source)
-    targets = measure(tokenizer, [text.target or "" for text in inputs], max_target)
-    return [
-        InputTokens(
-            source_tokens=source.num_tokens,
-            source_cut=source.cut,
-            target_tokens=None if text.target is None else target.num_tokens,
-            target_cut=target.cut,
-        )
-        for text, source, target in zip(inputs, sources, targets, strict=True)
-    ]
+    sources = encode_sources(tokenizer, [row.parts for row in inputs], max_source, truncation)
+    texts = ["" if max_target is None else row.target or "" for row in inputs]
+    targets = encode_texts(tokenizer, texts, max_target or 1)
+    cuts = CutReport.of(sources, max_source, truncation, targets, max_target)
+    return EncodedInputs(sources=sources, targets=targets, cuts=cuts)
 
 
 def write_inputs(
-    path: Path, inputs: Sequence[ModelInput], tokens: Iterable[InputTokens] | None = None
+    path: Path, inputs: Sequence[ModelInput], encoded: EncodedInputs | None = None
 ) -> None:
     """Write model inputs, atomically, with the columns question_id, source and target.
 
     Args:
         path: A ``.parquet`` file, or ``.jsonl`` with one JSON object a line.
         inputs: The rows; their order is kept.
-        tokens: Further columns: source_tokens, source_cut, target_tokens, target_cut.
+        encoded: The same in tokens, for further columns: source_tokens, source_seen, source_cut,
+            target_tokens, target_cut.
 
     Raises:
         DataError: If the name ends in something else.
     """
-    rows = [asdict(row) for row in inputs]
+    rows: list[dict[str, Any]] = [
+        {"question_id": row.question_id, "source": row.source, "target": row.target}
+        for row in inputs
+    ]
     schema = _SCHEMA
-    if tokens is not None:
-        rows = [row | asdict(more) for row, more in zip(rows, tokens, strict=True)]
+    if encoded is not None:
+        for row, source, target in zip(rows, encoded.sources, encoded.targets, strict=True):
+            row |= {
+                "source_tokens": source.num_tokens,
+                "source_seen": source.seen,
+                "source_cut": source.cut,
+                "target_tokens": None if row["target"] is None else target.num_tokens,
+                "target_cut": target.cut,
+            }
         schema = pl.Schema([*_SCHEMA.items(), *_TOKEN_SCHEMA.items()])
     write_rows(path, rows, schema)

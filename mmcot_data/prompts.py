@@ -28,10 +28,13 @@ from mmcot_data.errors import DataError
 from mmcot_data.questions import OPTION_LETTERS, Question
 
 __all__ = [
+    "NO_CONTEXT",
     "PROMPT_FORMATS",
     "RATIONALE_FORMATS",
+    "SOLUTION_CUE",
     "TARGET_FORMATS",
     "Prompt",
+    "SourceParts",
     "build_prompt",
     "gold_rationale",
     "parse_answer",
@@ -44,18 +47,55 @@ RATIONALE_FORMATS = ("QCM-E", "QCM-LE")
 TARGET_FORMATS = ("QCM-E", "QCM-LE", "QCM-LEA", "QCM-ALE")
 """The formats in which the model writes a rationale."""
 
-_CUE = "Solution:"
+SOLUTION_CUE = "Solution:"
+"""Ends a source that asks for a rationale, and begins a rationale that is given."""
+NO_CONTEXT = "N/A"
 _LAST_ANSWER = re.compile(r"\s*(?:So )?[Tt]he answer is \(?[A-Z]\)?\.?$")
 _ANSWER = re.compile(r"The answer is \(([A-Z])\)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceParts:
+    """What a source consists of, each part without its label; blanks in them do not matter."""
+
+    question: str
+    context: str = ""
+    """Hint and caption; empty where there is neither."""
+    options: tuple[str, ...] = ()
+    """Each with its letter: ``(A) ice``."""
+    rationale: str = ""
+    """With its own ``Solution:`` at the front; empty where the format shows none."""
+    cue: str
+    """The last word, after which the model's own begin: ``Answer:`` or ``Solution:``."""
+
+    def pieces(self) -> dict[str, str]:
+        """The parts as they stand in the source, label and all, by name and in order."""
+        return {
+            "question": _one_line(f"Question: {self.question}"),
+            "context": _one_line(f"Context: {self.context.strip() or NO_CONTEXT}"),
+            "options": _one_line(" ".join(("Options:", *self.options))),
+            "rationale": _one_line(self.rationale),
+            "cue": _one_line(self.cue),
+        }
+
+    @property
+    def text(self) -> str:
+        """The source: one line with single blanks."""
+        return " ".join(piece for piece in self.pieces().values() if piece)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
     """A question as the model sees it; both texts are one line with single blanks."""
 
-    source: str
+    parts: SourceParts
     target: str | None
     """What the model should write; None if it needs the answer and the data set hides that."""
+
+    @property
+    def source(self) -> str:
+        """What the model reads."""
+        return self.parts.text
 
 
 def build_prompt(
@@ -84,22 +124,22 @@ def build_prompt(
             f"no prompt format {prompt_format!r}; expected one of {', '.join(PROMPT_FORMATS)}"
         )
     input_format, output_format = prompt_format.split("-")
-    context = f"{question.hint} {caption or ''}".strip() or "N/A"
-    options = " ".join(
-        f"({letter}) {choice}"
-        for letter, choice in zip(OPTION_LETTERS, question.choices, strict=False)
-    )
-    source = f"Question: {question.question} Context: {context} Options: {options}"
     if input_format == "QCMG":
         if rationale is None:
             rationale = gold_rationale(question, "QCM-LE", quirks=quirks)
-        source = f"{source} {rationale}"
     elif rationale is not None:
         raise DataError(f"{prompt_format} shows the model no rationale; only QCMG-A does")
-    cue = "Answer:" if output_format == "A" else "Solution:"
-    return Prompt(
-        source=_one_line(f"{source} {cue}"), target=_target(question, output_format, quirks)
+    parts = SourceParts(
+        question=question.question,
+        context=f"{question.hint} {caption or ''}",
+        options=tuple(
+            f"({letter}) {choice}"
+            for letter, choice in zip(OPTION_LETTERS, question.choices, strict=False)
+        ),
+        rationale=rationale or "",
+        cue="Answer:" if output_format == "A" else SOLUTION_CUE,
     )
+    return Prompt(parts=parts, target=_target(question, output_format, quirks))
 
 
 def gold_rationale(question: Question, prompt_format: str, *, quirks: bool = True) -> str:
@@ -152,9 +192,9 @@ def rationale_target(
             f"the model writes no rationale in {prompt_format}: a target can be given for "
             f"{', '.join(TARGET_FORMATS)}"
         )
-    text = _one_line(rationale).removeprefix(_CUE).strip()
+    text = _one_line(rationale).removeprefix(SOLUTION_CUE).strip()
     if prompt_format in RATIONALE_FORMATS:
-        return f"{_CUE} {text}".strip()
+        return f"{SOLUTION_CUE} {text}".strip()
     answer = question.answer if answer is None else answer
     if answer is None:
         return None

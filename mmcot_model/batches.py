@@ -3,6 +3,7 @@
 Shape suffixes: B = batch, S = source tokens, T = target tokens, P = patches, D = feature width.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,10 +14,20 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
-from mmcot_data.inputs import ModelInput
-from mmcot_data.tokens import encode
+from mmcot_data.cut_report import CutReport
+from mmcot_data.inputs import ModelInput, encode_inputs
+from mmcot_data.truncation import Truncation
 
-__all__ = ["Collator", "Example", "ExampleDataset", "FeatureSource", "LengthSampler", "tokenize"]
+__all__ = [
+    "Collator",
+    "CutReport",
+    "Example",
+    "ExampleDataset",
+    "FeatureSource",
+    "LengthSampler",
+    "Tokenized",
+    "tokenize",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,14 @@ class Example:
     question_id: str
     input_ids: list[int]
     labels: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Examples, and what of their texts was cut to make them fit."""
+
+    examples: list[Example]
+    cuts: CutReport
 
 
 class FeatureSource(Protocol):
@@ -43,22 +62,22 @@ def tokenize(
     inputs: Sequence[ModelInput],
     *,
     max_source: int,
-    max_target: int,
-) -> list[Example]:
-    """Tokenize sources and targets; what exceeds a limit is cut off on the right.
+    max_target: int | None,
+    truncation: Truncation = "keep",
+) -> Tokenized:
+    """Tokenize sources and targets, and cut what exceeds the limits.
 
-    Args:
-        tokenizer: T5's tokenizer; it ends each text with ``</s>``.
-        inputs: Texts by question id. A target that is None becomes an empty one.
-        max_source: Most tokens of a source.
-        max_target: Most tokens of a target.
+    Arguments and errors are those of ``mmcot_data.inputs.encode_inputs``, which ``mmcot-data
+    inputs`` shows, too. A target that is None becomes an empty one.
     """
-    sources = encode(tokenizer, [text.source for text in inputs], max_source)
-    targets = encode(tokenizer, [text.target or "" for text in inputs], max_target)
-    return [
-        Example(text.question_id, source, target)
-        for text, source, target in zip(inputs, sources, targets, strict=True)
+    encoded = encode_inputs(
+        tokenizer, inputs, max_source=max_source, max_target=max_target, truncation=truncation
+    )
+    examples = [
+        Example(row.question_id, source.ids, target.ids)
+        for row, source, target in zip(inputs, encoded.sources, encoded.targets, strict=True)
     ]
+    return Tokenized(examples, encoded.cuts)
 
 
 class ExampleDataset(Dataset[Example]):
@@ -133,20 +152,28 @@ class Collator:
 class LengthSampler(Sampler[int]):
     """A random order whose consecutive batches hold texts of like lengths.
 
-    Shuffles, sorts by length inside windows of many batches, and shuffles the batches: 98-99 % of
-    what sorting everything would save in padding, and still another order in each epoch.
+    Shuffles, packs windows of many batches, and shuffles the batches. A window is sorted by target,
+    cut into strips of several batches, and each strip sorted by source: that pads far less than
+    sorting by the sum, where a long source with a short target meets the reverse. Each epoch has
+    another order.
 
     Args:
-        lengths: Source and target tokens of each example together.
+        lengths: Tokens of the source and of the target of each example; or one number each.
         batch_size: Examples a step, over all processes and accumulation steps.
         seed: Of the order; the same seed and epoch give the same order.
-        window: Number of batches that are sorted together.
+        window: Number of batches that are packed together; 1 keeps their order random.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, *, seed: int, window: int = 50
+        self,
+        lengths: Sequence[int] | Sequence[tuple[int, int]],
+        batch_size: int,
+        *,
+        seed: int,
+        window: int = 50,
     ) -> None:
-        self.lengths = np.asarray(lengths)
+        lengths_NL = np.asarray(lengths, dtype=np.int64).reshape(len(lengths), -1)
+        self._sources, self._targets = lengths_NL[:, 0], lengths_NL[:, -1]
         self.batch_size = batch_size
         self.seed = seed
         self.window = window
@@ -157,18 +184,26 @@ class LengthSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self._sources)
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
+        order = rng.permutation(len(self))
         size = self.window * self.batch_size
-        windows = [order[start : start + size] for start in range(0, len(order), size)]
-        by_length = np.concatenate(
-            [window[np.argsort(self.lengths[window], kind="stable")] for window in windows]
+        packed = np.concatenate(
+            [self._pack(order[start : start + size]) for start in range(0, len(order), size)]
         )
-        full, rest = divmod(len(by_length), self.batch_size)
-        batches = by_length[: full * self.batch_size].reshape(full, self.batch_size)
+        full, rest = divmod(len(packed), self.batch_size)
+        batches = packed[: full * self.batch_size].reshape(full, self.batch_size)
         yield from batches[rng.permutation(full)].ravel().tolist()
         if rest:
-            yield from by_length[-rest:].tolist()
+            yield from packed[-rest:].tolist()
+
+    def _pack(self, window: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Order the examples of a window so that its batches need little padding."""
+        strip = self.batch_size * math.ceil(math.sqrt(self.window))
+        by_target = window[np.lexsort((self._sources[window], self._targets[window]))]
+        strips = [by_target[start : start + strip] for start in range(0, len(window), strip)]
+        return np.concatenate(
+            [part[np.argsort(self._sources[part], kind="stable")] for part in strips]
+        )

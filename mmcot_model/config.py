@@ -196,6 +196,14 @@ class TrainConfig:
         given = self.rationale_model if stage == "rationale" else self.answer_model
         return self.stage in ("both", stage) and given is None
 
+    def max_target(self, stage: str) -> int:
+        """Most tokens of what a stage, ``rationale`` or ``answer``, writes."""
+        if stage == "rationale":
+            return self.max_rationale
+        if self.answer_format in ("QCM-LEA", "QCM-ALE"):
+            return self.max_rationale + self.max_answer
+        return self.max_answer
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; paths are absolute."""
         return {field.name: _as_json(getattr(self, field.name)) for field in fields(self)}

@@ -8,7 +8,7 @@ Shape suffixes: B = batch, S = source tokens, T = target tokens, P = patches, D 
 C = model width, V = vocabulary.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
-__all__ = ["FusionEncoder", "FusionT5", "FusionT5Config"]
+__all__ = ["FusionEncoder", "FusionT5", "FusionT5Config", "FusionWeights"]
 
 
 class FusionT5Config(T5Config):
@@ -39,6 +39,15 @@ class FusionT5Config(T5Config):
     absent_image: Literal["text", "zeros"] = "text"
     encoders: list[str] | None = None
     num_patches: int | None = None
+
+
+class FusionWeights(NamedTuple):
+    """What the fusion looks at and how much of it it lets in."""
+
+    attention_BSP: torch.Tensor
+    """Share of each patch in what a source token attends to; a row adds up to 1."""
+    gate_BSC: torch.Tensor
+    """0: the text state alone goes on; 1: what was attended to alone."""
 
 
 class FusionEncoder(T5Stack):
@@ -109,6 +118,44 @@ class FusionEncoder(T5Stack):
             ``(1 - gate) * text + gate * attended``, (B, S, C). With ``absent_image="text"`` a row
             without any patch is ``text_BSC`` bit for bit.
         """
+        attended_BSC, gate_BSC, _ = self._attend(text_BSC, features_BPD, image_mask)
+        return (1 - gate_BSC) * text_BSC + gate_BSC * attended_BSC
+
+    def explain(
+        self,
+        text_BSC: torch.Tensor,
+        features_BPD: torch.Tensor,
+        image_mask: torch.Tensor | None = None,
+    ) -> FusionWeights:
+        """The weights with which ``fuse`` mixes text and picture.
+
+        Args:
+            text_BSC: As for ``fuse``; ``forward`` without ``image_features`` gives it.
+            features_BPD: As for ``fuse``.
+            image_mask: As for ``fuse``.
+
+        Returns:
+            Attention and gate. With ``absent_image="text"`` the gate of a row without any patch
+            is 0, and its attention means nothing.
+        """
+        _, gate_BSC, attention_BSP = self._attend(
+            text_BSC, features_BPD, image_mask, need_weights=True
+        )
+        assert attention_BSP is not None
+        return FusionWeights(attention_BSP, gate_BSC)
+
+    def _attend(
+        self,
+        text_BSC: torch.Tensor,
+        features_BPD: torch.Tensor,
+        image_mask: torch.Tensor | None,
+        *,
+        need_weights: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """What the text attends to in the picture, the gate, and the attention if it is needed.
+
+        Attention that gives its weights is another, slower kernel.
+        """
         image_BPC = self.image_dense(features_BPD.to(self.image_dense.weight.dtype))
         padding_BP = present_B = None
         if image_mask is not None and self.config.absent_image == "text":
@@ -117,13 +164,13 @@ class FusionEncoder(T5Stack):
                 mask_BP = mask_BP[:, None].expand(-1, image_BPC.shape[1])
             present_B = mask_BP.any(dim=1)
             padding_BP = ~(mask_BP | ~present_B[:, None])  # no row is masked whole: that is NaN
-        attended_BSC, _ = self.mha_layer(
-            text_BSC, image_BPC, image_BPC, key_padding_mask=padding_BP, need_weights=False
+        attended_BSC, attention_BSP = self.mha_layer(
+            text_BSC, image_BPC, image_BPC, key_padding_mask=padding_BP, need_weights=need_weights
         )
         gate_BSC = torch.sigmoid(self.gate_dense(torch.cat([text_BSC, attended_BSC], dim=-1)))
         if present_B is not None:
             gate_BSC = gate_BSC * present_B[:, None, None].to(gate_BSC.dtype)
-        return (1 - gate_BSC) * text_BSC + gate_BSC * attended_BSC
+        return attended_BSC, gate_BSC, attention_BSP
 
 
 class FusionT5(T5ForConditionalGeneration):

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from mmcot_data.row_sampling import Sampling
 from mmcot_model.batches import Collator, Example
 from mmcot_model.fusion import FusionT5
+from mmcot_model.precision import autocast
 
 __all__ = ["Generation", "generate"]
 
@@ -33,6 +34,8 @@ def generate(
     *,
     max_new_tokens: int,
     batch_size: int,
+    precision: str = "fp32",
+    static_cache: bool = False,
     sampling: Sampling = _GREEDY,
     seeds: Sequence[int] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -47,6 +50,9 @@ def generate(
         collate: Makes batches and fetches features.
         max_new_tokens: Limit of a text.
         batch_size: Questions at once.
+        precision: Of the arithmetic: ``auto``, ``fp32`` or ``bf16``, as for ``choose_precision``.
+        static_cache: Give the cache of a batch its final size at the start. On a GPU transformers
+            compiles the model then, which many batches pay back; elsewhere it changes nothing.
         sampling: How tokens are chosen; greedily by default.
         seeds: Of each example, where tokens are drawn: a text depends on its own alone.
         on_progress: Called with (done, all) after each batch.
@@ -54,6 +60,9 @@ def generate(
 
     Returns:
         One generation an example, in the order of ``examples``.
+
+    Raises:
+        TrainingError: If the device cannot compute in ``precision``.
     """
     generator: Any = model.eval()  # its annotations want a decoder-only model
     order = sorted(range(len(examples)), key=lambda i: -len(examples[i].input_ids))
@@ -62,10 +71,11 @@ def generate(
         indices = order[start : start + batch_size]
         batch = collate([examples[i] for i in indices])
         del batch["labels"]
-        with torch.inference_mode():
+        with torch.no_grad(), autocast(precision, model.device):  # not inference_mode: see there
             tokens_BT = generator.generate(
                 **{name: tensor.to(model.device) for name, tensor in batch.items()},
                 max_new_tokens=max_new_tokens,
+                cache_implementation="static" if static_cache else None,
                 do_sample=False,  # where tokens are drawn, the processors do it
                 logits_processor=sampling.processors(
                     [seeds[i] for i in indices] if seeds else [], max_new_tokens, model.device

@@ -17,8 +17,9 @@ from mmcot_data.questions import Question
 from mmcot_data.rationales import Rationale, read_rationales, write_rationales_once
 from mmcot_data.text_artifacts import artifact_path, read_made_by
 from mmcot_model.config import TrainConfig
-from mmcot_model.run_folder import claim_folder, finish_folder, locked_folder
+from mmcot_model.run_folder import FREE_SETTINGS, claim_folder, finish_folder, locked_folder
 from mmcot_model.run_inputs import RunInputs, read_inputs
+from mmcot_model.run_rationales import choose_rationales
 from mmcot_model.stage_run import StageRun
 
 __all__ = ["KFoldConfig", "KFoldSummary", "fold_of", "write_kfold_rationales"]
@@ -127,14 +128,15 @@ def _fold_rationales(
     )
     claim_folder(train, part, resume=True)
     if not (folder / "run.json").is_file():
-        StageRun(train, part).rationale_stage()
-        finish_folder(train, part)
+        run = StageRun(train, part, choose_rationales(train, part))
+        run.rationale_stage()
+        finish_folder(train, part, run.cuts)
     return read_rationales(folder / "rationales.parquet", inputs.questions)
 
 
 def _made_by(config: KFoldConfig, inputs: RunInputs) -> dict[str, Any]:
     """Every setting but places, and digests of what is read."""
-    places = ("artifacts", "output", "features", "test_split", "eval_batch_size")
+    places = ("artifacts", "output", "features", "test_split", *FREE_SETTINGS)
     training = {name: v for name, v in config.train.to_json().items() if name not in places}
     return {
         "producer": "stage1-kfold",

@@ -30,16 +30,21 @@ def progress_columns() -> Progress:
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(
+    title: str, total: int, *, shown: bool = True
+) -> Iterator[Callable[[int, int], None]]:
     """Show progress while the block runs.
 
     Args:
         title: What is going on.
         total: How many items there are.
+        shown: False shows nothing.
 
     Yields:
         A function to call with (done, all).
     """
-    with progress_columns() as progress:
+    columns = progress_columns()
+    columns.disable |= not shown
+    with columns as progress:
         task = progress.add_task(title, total=total, note="")
         yield lambda done, _: progress.update(task, completed=done)

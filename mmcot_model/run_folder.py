@@ -3,18 +3,18 @@
 Its parts, in the order in which they appear:
 
     config.json            every setting, and digests of what was read
+    train.yaml             the settings again, for `mmcot-train --config`
     rationale/             stage 1: model, tokenizer, checkpoints/, history.json
-    rationales.parquet     what stage 1 wrote for the test split, keyed by question id
+    rationales.parquet     what stage 1 wrote, keyed by question id
     answer/                stage 2, the same
     predictions.parquet    rationale, text and parsed answer of each question of the test split
     scores.json            accuracy buckets and rationale scores
+    README.md              the run in words and tables, as a model card
     run.json               where everything came from; written last: the run is complete
 """
 
-import importlib.metadata
 import json
-import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -26,9 +26,14 @@ from mmcot_data.errors import TrainingError
 from mmcot_data.files import write_json
 from mmcot_data.shards.remote import is_remote
 from mmcot_model.config import TrainConfig
+from mmcot_model.config_file import write_config_file
+from mmcot_model.distributed import is_main, num_processes
+from mmcot_model.environment import environment
+from mmcot_model.run_card import write_run_card
 from mmcot_model.run_inputs import RunInputs
 
 __all__ = [
+    "FREE_SETTINGS",
     "claim_folder",
     "finish_folder",
     "locked_folder",
@@ -38,15 +43,23 @@ __all__ = [
 ]
 
 _LOCK = ".lock"
+_CONFIG_FILE = "train.yaml"
+FREE_SETTINGS = ("eval_batch_size", "loader_workers", "report_to", "push_to_hub", "hub_private")
+"""Settings that may differ when a run goes on: they don't change what it makes."""
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from making the same run for as long as the block.
+    """Keep other runs from writing the same folder for as long as the block.
+
+    Of several processes of one run the first does so for all.
 
     Raises:
         TrainingError: If one is making it.
     """
+    if not is_main():
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
@@ -75,9 +88,11 @@ def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> Non
     """
     path = config.output / "config.json"
     wanted = config.to_json() | {f"sha256 of {k}": v for k, v in inputs.sha256.items()}
-    own = (path.name, _LOCK)
+    wanted["processes"] = num_processes()
+    own = (path.name, _CONFIG_FILE, _LOCK)
     others = config.output.is_dir() and any(p.name not in own for p in config.output.iterdir())
     if not others:
+        write_config_file(config.output / _CONFIG_FILE, config)
         write_json(path, wanted)
         return
     if not path.is_file():
@@ -89,7 +104,8 @@ def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> Non
             f"{config.output} holds a run already: --resume continues it, another --output keeps it"
         )
     found = _read_object(path)
-    different = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    fixed = (wanted.keys() | found.keys()) - set(FREE_SETTINGS)
+    different = sorted(k for k in fixed if wanted.get(k) != found.get(k))
     if different:
         listed = "; ".join(f"{k}: was {found.get(k)!r}, now {wanted.get(k)!r}" for k in different)
         raise TrainingError(
@@ -98,23 +114,26 @@ def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> Non
         )
 
 
-def finish_folder(config: TrainConfig, inputs: RunInputs) -> None:
-    """Write run.json, which makes the run complete."""
-    write_json(
-        config.output / "run.json",
-        {
-            "artifacts": str(config.artifacts.resolve()),
-            "test_split": config.test_split,
-            "features": None if config.features is None else _place(config.features),
-            "feature_spec": None if inputs.features is None else inputs.features.spec.to_json(),
-            "sha256": dict(inputs.sha256),
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("mmcot", "torch", "transformers", "tokenizers", "numpy")
-            },
-            "python": platform.python_version(),
-        },
-    )
+def finish_folder(config: TrainConfig, inputs: RunInputs, cuts: Mapping[str, Any]) -> None:
+    """Write the run card, and run.json, which makes the run complete.
+
+    Args:
+        config: The run.
+        inputs: What it read.
+        cuts: What was cut off of too long texts.
+    """
+    features = inputs.features
+    run = {
+        "artifacts": str(config.artifacts.resolve()),
+        "test_split": config.test_split,
+        "features": [] if features is None else [_place(place) for place in features.places],
+        "feature_specs": [] if features is None else features.specs,
+        "sha256": dict(inputs.sha256),
+        "cuts": dict(cuts),
+        "environment": environment(),
+    }
+    write_run_card(config.output, run)
+    write_json(config.output / "run.json", run)
 
 
 def _place(features: Path | str) -> str:
@@ -133,9 +152,11 @@ def read_config(folder: Path) -> TrainConfig:
     try:
         for name in ("artifacts", "output"):
             values[name] = Path(values[name])
-        if values.get("features") is not None and not is_remote(values["features"]):
-            values["features"] = Path(values["features"])
-        values["image_roles"] = tuple(values["image_roles"])
+        values["features"] = tuple(
+            place if is_remote(place) else Path(place) for place in values["features"]
+        )
+        for name in ("image_roles", "report_to"):
+            values[name] = tuple(values[name])
         return TrainConfig(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path}: not the settings of a run: {error!r}") from error

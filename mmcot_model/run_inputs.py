@@ -1,24 +1,26 @@
 """What a run reads, checked before anything is trained."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from mmcot_data.captions import read_captions
 from mmcot_data.errors import TrainingError
 from mmcot_data.files import file_sha256
 from mmcot_data.questions import Question, read_questions, select_split
-from mmcot_data.shards import FeatureSet
-from mmcot_data.shards.store import open_store
 from mmcot_data.text_artifacts import artifact_path
 from mmcot_model.config import TrainConfig
+from mmcot_model.features import RunFeatures, open_run_features
 
-__all__ = ["RunInputs", "check_coverage", "read_inputs"]
+__all__ = ["GOLD_SOURCES", "RunInputs", "check_coverage", "read_inputs"]
 
 logger = logging.getLogger(__name__)
+
+GOLD_SOURCES = {"gold-e": "QCM-E", "gold-le": "QCM-LE"}
+"""Sources of rationales that are made from the questions, and their prompt formats."""
+_SOURCES = ("rationales", "val_rationales", "train_rationales", "target_rationales")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,15 +30,13 @@ class RunInputs:
     questions: Sequence[Question]
     """All of the artifact root."""
     train: Sequence[Question]
+    val: Sequence[Question]
+    """Those that choose the best weights; none where the last ones are kept."""
     test: Sequence[Question]
-    features: FeatureSet | None
+    features: RunFeatures | None
     captions: Mapping[str, str] | None
-    rationales: Path | None
-    """The table of the rationales that are given for the test, if any."""
-    train_rationales: Path | None
-    """The table of those that the answer stage learns from, if any is given."""
-    target_rationales: Path | None
-    """The table of those that the model learns to write, if any is given."""
+    tables: Mapping[str, Path]
+    """The tables of rationales by the settings that name them."""
     sha256: Mapping[str, str]
     """Digests of the files that decide what the run reads."""
 
@@ -46,17 +46,19 @@ def read_inputs(config: TrainConfig) -> RunInputs:
 
     Raises:
         DataError: If a table is absent or damaged, or a split is empty.
-        ShardError: If the feature set cannot be read.
+        ShardError: If a feature set cannot be read.
         TrainingError: If pictures of the questions were never extracted, or answers are hidden.
     """
     files = {"questions": config.artifacts / "questions.parquet"}
     questions = read_questions(files["questions"])
-    train = [q for q in select_split(questions, config.train_split) if q.answer is not None]
-    if not train:
-        raise TrainingError(
-            f"no question of {config.train_split} has an answer to learn: choose another "
-            "--train-split"
-        )
+    train, val = [], []
+    if config.trains("rationale") or config.trains("answer"):
+        train = _answered(questions, config.train_split, "learn", "--train-split")
+        if config.keep == "best":
+            val = _answered(
+                questions, config.val_split, "choose the best weights by", "--val-split"
+            )
+            val = _at_most(val, config.eval_questions)
     test = select_split(questions, config.test_split)
     hidden = [q.question_id for q in test if q.answer is None]
     if hidden and config.stage != "rationale":
@@ -64,32 +66,56 @@ def read_inputs(config: TrainConfig) -> RunInputs:
             f"{len(hidden)} of {len(test)} questions of {config.test_split} have no answer to test "
             f"against, the first is {hidden[0]!r}: choose another --test-split"
         )
+    splits = {"training": train, "validation": val, "test": test}
+    splits = {name: asked for name, asked in splits.items() if asked}
     captions = None
     if config.captions is not None:
         files["captions"] = artifact_path(config.artifacts, "captions", config.captions)
         captions = read_captions(files["captions"], config.image_roles)
-        _check_captions(files["captions"], captions, questions, {"training": train, "test": test})
-    for name in ("rationales", "train_rationales", "target_rationales"):
-        if (given := getattr(config, name)) is not None:
-            files[name] = _rationale_table(config.artifacts, given)
-    features, sha256 = None, {}
-    if config.features is not None:
-        store = open_store(config.features)
-        features = FeatureSet(store, roles=config.image_roles)
-        check_coverage(config, features, store.read_index(), {"training": train, "test": test})
-        sha256["features"] = store.manifest.sha256
-    sha256 |= {f"model {name}": digest for name, digest in _weights(config.model).items()}
+        _check_captions(files["captions"], captions, questions, splits)
+    tables = {}
+    for name in _SOURCES:
+        given = getattr(config, name)
+        if given is not None and given not in GOLD_SOURCES:
+            tables[name] = files[name] = _rationale_table(config.artifacts, given)
+    sha256 = {}
+    features = open_run_features(config.features, config.image_roles)
+    if features is not None:
+        check_coverage(config, features, splits)
+        sha256["features"] = " ".join(features.sha256)
+    for name in ("model", "rationale_model", "answer_model"):
+        weights = _weights(getattr(config, name))
+        sha256 |= {f"{name} {file}": digest for file, digest in weights.items()}
     return RunInputs(
         questions=questions,
         train=train,
+        val=val,
         test=test,
         features=features,
         captions=captions,
-        rationales=files.get("rationales"),
-        train_rationales=files.get("train_rationales"),
-        target_rationales=files.get("target_rationales"),
+        tables=tables,
         sha256=sha256 | {name: file_sha256(path) for name, path in files.items()},
     )
+
+
+def _answered(questions: Sequence[Question], split: str, purpose: str, flag: str) -> list[Question]:
+    answered = [q for q in select_split(questions, split) if q.answer is not None]
+    if not answered:
+        keep_last = " or --keep last" if flag == "--val-split" else ""
+        raise TrainingError(
+            f"no question of {split} has an answer to {purpose}: choose another {flag}{keep_last}"
+        )
+    return answered
+
+
+def _at_most(questions: list[Question], number: int) -> list[Question]:
+    """Some of the questions, whichever stand where; in their order."""
+
+    def place(question: Question) -> bytes:
+        return hashlib.sha256(f"{question.dataset}/{question.question_id}".encode()).digest()
+
+    chosen = {q.question_id for q in sorted(questions, key=place)[:number]}
+    return [question for question in questions if question.question_id in chosen]
 
 
 def _check_captions(
@@ -109,10 +135,11 @@ def _check_captions(
         logger.info("captions for %d of %d %s questions", covered, len(asked), name)
 
 
-def _weights(model: str) -> dict[str, str]:
+def _weights(model: str | None) -> dict[str, str]:
     """Digests of a local model's weights by file; a preset or hub id is known by its name."""
-    folder = Path(model)
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")] if folder.is_dir() else []
+    folder = Path(model or "")
+    is_local = bool(model) and folder.is_dir()
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")] if is_local else []
     return {path.name: file_sha256(path) for path in sorted(files)}
 
 
@@ -125,32 +152,24 @@ def _rationale_table(artifacts: Path, given: str) -> Path:
         there = sorted(file.stem for file in (artifacts / "rationales").glob("*.parquet"))
         raise TrainingError(
             f"{path} does not exist: expected a producer's table of rationales; there are: "
-            f"{', '.join(there) or 'none'}"
+            f"{', '.join([*there, *GOLD_SOURCES])}"
         )
     return path
 
 
 def check_coverage(
-    config: TrainConfig,
-    features: FeatureSet,
-    index: pl.DataFrame,
-    splits: Mapping[str, Sequence[Question]],
+    config: TrainConfig, features: RunFeatures, splits: Mapping[str, Sequence[Question]]
 ) -> None:
     """See that a question is without a picture only if it has none, or extraction listed why.
 
     Args:
-        config: Names the feature set, the artifact root and the image roles.
-        features: The feature set.
-        index: Its index.
+        config: Names the artifact root and the image roles.
+        features: The feature sets.
         splits: The questions that are asked, by what they are for.
 
     Raises:
         TrainingError: If pictures of the questions were never extracted.
     """
-    outcomes = {
-        (question_id, role): status
-        for question_id, role, status in index.select("question_id", "role", "status").iter_rows()
-    }
     wanted = {
         (question.question_id, role)
         for questions in splits.values()
@@ -158,14 +177,18 @@ def check_coverage(
         for role in config.image_roles
         if role in question.image_roles
     }
-    if never := sorted(key for key in wanted if key not in outcomes):
-        raise TrainingError(
-            f"{config.features} lacks {len(never)} of the {len(wanted)} pictures that questions in "
-            f"{config.artifacts} have, the first is {never[0][1]!r} of question {never[0][0]!r}: "
-            "expected features of the same data set and of all splits that are used; extract "
-            "them without --split (what cannot be read is listed and allowed)"
-        )
-    failed = sum(outcomes[key] != "ok" for key in wanted)
+    failed = 0
+    for place, index in features.indexes().items():
+        rows = index.select("question_id", "role", "status").iter_rows()
+        outcomes = {(question_id, role): status for question_id, role, status in rows}
+        if never := sorted(key for key in wanted if key not in outcomes):
+            raise TrainingError(
+                f"{place} lacks {len(never)} of the {len(wanted)} pictures that questions in "
+                f"{config.artifacts} have, the first is {never[0][1]!r} of question "
+                f"{never[0][0]!r}: expected features of the same data set and of all splits that "
+                "are used; extract them without --split (what cannot be read is listed and allowed)"
+            )
+        failed += sum(outcomes[key] != "ok" for key in wanted)
     for name, questions in splits.items():
         covered = sum(question.question_id in features for question in questions)
         logger.info("features for %d of %d %s questions", covered, len(questions), name)

@@ -16,7 +16,7 @@ from mmcot_data.rationales import (
     read_rationales,
 )
 from mmcot_model.config import TrainConfig
-from mmcot_model.run_inputs import RunInputs
+from mmcot_model.run_inputs import GOLD_SOURCES, RunInputs
 
 __all__ = ["RunRationales", "choose_rationales"]
 
@@ -30,83 +30,132 @@ class RunRationales:
     targets: Mapping[str, Sequence[Rationale]] | None = None
     """What the model learns to write; None for the gold ones of the prompt format."""
     train: Mapping[str, str] | None = None
-    """What stage 2 learns to answer from; None if it reads none."""
+    """What the answer stage learns from; None if it reads none, or learns nothing."""
+    val: Mapping[str, str] | None = None
+    """What it is validated with; None if the run's own stage 1 writes them."""
     tested: Mapping[str, str] | None = None
-    """What stage 2 is tested with; None if stage 1 of the run writes them, or it reads none."""
+    """What it is tested with; None if the run's own stage 1 writes them, or it reads none."""
     reference_format: str | None = None
     """The form of the gold rationales that generated ones are compared with."""
 
 
 def choose_rationales(config: TrainConfig, inputs: RunInputs) -> RunRationales:
-    """Read the tables that a run names.
+    """Read the sources that a run names.
 
-    Of tables to learn from, the kept rationales are taken. Of a table to be tested with, the first
-    sample of each question is taken, whether it is kept or not: marks may know the right answer.
+    Of sources to learn from, the kept rationales are taken. Of those to be validated or tested
+    with, the first sample of each question is taken, whether it is kept or not: marks may know the
+    right answer.
 
     Raises:
         DataError: If a table is damaged.
-        TrainingError: If a table keeps no rationale of the training questions, does not cover the
-            tested ones, or nothing says from what stage 2 should learn.
+        TrainingError: If a source keeps no rationale of the training questions, does not cover
+            those that are asked, or nothing says from what the answer stage should learn.
     """
     targets = None
-    if inputs.target_rationales is not None:
-        targets = kept_samples(read_rationales(inputs.target_rationales, inputs.questions))
-        _check_covered(targets, inputs.target_rationales, config, inputs)
-    given = None
-    if inputs.train_rationales is not None:
-        given = kept_rationales(read_rationales(inputs.train_rationales, inputs.questions))
-        _check_covered(given, inputs.train_rationales, config, inputs)
-    if config.stage == "both":
-        if given is None and targets is not None:
-            given = {key: rows[0].rationale for key, rows in targets.items()}
-        return RunRationales(
-            targets=targets,
-            train=given or _gold(inputs.train, config.prompt_format),
-            reference_format=config.prompt_format,
-        )
-    if inputs.rationales is None:
-        return RunRationales(targets=targets)
-    rows = read_rationales(inputs.rationales, inputs.questions)
-    tested = first_rationales(rows)
-    formats = sorted({row.prompt_format for row in rows})
-    form = formats[0] if len(formats) == 1 and formats[0] in RATIONALE_FORMATS else None
-    missing = [q.question_id for q in inputs.test if q.question_id not in tested]
-    if missing:
-        raise TrainingError(
-            f"{inputs.rationales} has no rationale for {len(missing)} of {len(inputs.test)} "
-            f"questions of {config.test_split}, the first is {missing[0]!r}: expected one for each "
-            "question that is tested; make them, or name another table or --test-split"
-        )
-    _warn_of_gold(tested, inputs.test, inputs.rationales)
-    if given is None:
-        kept = kept_rationales(rows)
+    if config.target_rationales is not None:
+        targets = kept_samples(_rows(config, inputs, "target_rationales"))
+        _check_covered(targets, "target_rationales", config, inputs)
+    if not config.reads_rationales:
+        form = config.prompt_format if config.prompt_format in RATIONALE_FORMATS else None
+        return RunRationales(targets=targets, reference_format=form)
+    form = config.prompt_format if config.stage == "both" else None
+    tested = None
+    if config.rationales is not None:
+        rows = _rows(config, inputs, "rationales")
+        tested = first_rationales(rows)
+        form = _form(rows)
+        _check_complete(tested, inputs.test, config.rationales, config.test_split, "rationales")
+        _warn_of_gold(tested, inputs.test, config.rationales)
+    val = None
+    if config.trains("answer") and (config.val_rationales or tested is not None):
+        source = config.val_rationales or config.rationales
+        val = tested
+        if config.val_rationales is not None:
+            val = first_rationales(_rows(config, inputs, "val_rationales"))
+        _check_complete(val or {}, inputs.val, source, config.val_split, "val_rationales")
+    train = None
+    if config.trains("answer"):
+        train = _train_rationales(config, inputs, targets, form)
+    return RunRationales(
+        targets=targets, train=train, val=val, tested=tested, reference_format=form
+    )
+
+
+def _train_rationales(
+    config: TrainConfig,
+    inputs: RunInputs,
+    targets: Mapping[str, Sequence[Rationale]] | None,
+    form: str | None,
+) -> dict[str, str]:
+    if config.train_rationales is not None:
+        given = kept_rationales(_rows(config, inputs, "train_rationales"))
+        _check_covered(given, "train_rationales", config, inputs)
+        return given
+    if config.rationales is not None:
+        kept = kept_rationales(_rows(config, inputs, "rationales"))
         if all(question.question_id in kept for question in inputs.train):
-            given = kept
-        elif form is not None:
-            given = _gold(inputs.train, form)
-        else:
-            raise TrainingError(
-                f"{inputs.rationales} has no rationale for some questions of {config.train_split}, "
-                f"and gold ones of the same form cannot stand in: its prompt formats are {formats},"
-                f" expected one of {', '.join(RATIONALE_FORMATS)}; name with --train-rationales "
-                "what to learn from"
-            )
-    return RunRationales(train=given, tested=tested, reference_format=form)
+            return kept
+    elif targets is not None:
+        return {key: rows[0].rationale for key, rows in targets.items()}
+    if form is None:
+        raise TrainingError(
+            f"{config.rationales} has no rationale for some questions of {config.train_split}, and "
+            f"gold ones cannot stand in, since its rows are not of one of the prompt formats "
+            f"{', '.join(RATIONALE_FORMATS)}; name with --train-rationales what to learn from"
+        )
+    return {q.question_id: gold_rationale(q, form) for q in inputs.train}
 
 
-def _gold(questions: Sequence[Question], prompt_format: str) -> dict[str, str]:
-    return {question.question_id: gold_rationale(question, prompt_format) for question in questions}
+def _rows(config: TrainConfig, inputs: RunInputs, setting: str) -> Sequence[Rationale]:
+    """The rows of the source that a setting names."""
+    source = getattr(config, setting)
+    if source not in GOLD_SOURCES:
+        return read_rationales(inputs.tables[setting], inputs.questions)
+    form = GOLD_SOURCES[source]
+    return [
+        Rationale(
+            question_id=question.question_id,
+            rationale=gold_rationale(question, form),
+            prompt_format=form,
+        )
+        for question in inputs.questions
+    ]
+
+
+def _form(rows: Sequence[Rationale]) -> str | None:
+    """The one prompt format of rationales, if there is one."""
+    formats = {row.prompt_format for row in rows}
+    form = formats.pop() if len(formats) == 1 else None
+    return form if form in RATIONALE_FORMATS else None
+
+
+def _check_complete(
+    covered: Mapping[str, object],
+    questions: Sequence[Question],
+    source: str | None,
+    split: str,
+    setting: str,
+) -> None:
+    missing = [q.question_id for q in questions if q.question_id not in covered]
+    if missing:
+        keep_last = ", or --keep last" if setting == "val_rationales" else ""
+        raise TrainingError(
+            f"{source} has no rationale for {len(missing)} of {len(questions)} questions of "
+            f"{split}, the first is {missing[0]!r}: expected one for each of them; make them, or "
+            f"name another source with --{setting.replace('_', '-')}{keep_last}"
+        )
 
 
 def _check_covered(
-    covered: Mapping[str, object], path: Path, config: TrainConfig, inputs: RunInputs
+    covered: Mapping[str, object], setting: str, config: TrainConfig, inputs: RunInputs
 ) -> None:
     """Some training questions need a rationale; the others are left out aloud."""
+    source: Path | str = inputs.tables.get(setting, getattr(config, setting))
     num_covered = sum(question.question_id in covered for question in inputs.train)
-    if num_covered == 0:
+    if inputs.train and num_covered == 0:
         raise TrainingError(
-            f"{path} keeps no rationale of a question of {config.train_split}: make some, or mark "
-            "them with `mmcot-data rationales keep`"
+            f"{source} keeps no rationale of a question of {config.train_split}: make some, or "
+            "mark them with `mmcot-data rationales keep`"
         )
     if num_covered < len(inputs.train):
         logger.warning(
@@ -115,11 +164,11 @@ def _check_covered(
             len(inputs.train) - num_covered,
             len(inputs.train),
             config.train_split,
-            path,
+            source,
         )
 
 
-def _warn_of_gold(tested: Mapping[str, str], questions: Sequence[Question], path: Path) -> None:
+def _warn_of_gold(tested: Mapping[str, str], questions: Sequence[Question], source: str) -> None:
     if all(
         tested.get(question.question_id) in [gold_rationale(question, f) for f in RATIONALE_FORMATS]
         for question in questions
@@ -127,5 +176,5 @@ def _warn_of_gold(tested: Mapping[str, str], questions: Sequence[Question], path
         logger.warning(
             "%s holds the gold rationales of the tested questions: the scores are an upper bound, "
             "not what a model reaches that has to write its rationales",
-            path,
+            source,
         )

@@ -1,16 +1,19 @@
 """A run: texts and features in; two trained stages, rationales, predictions and scores out."""
 
 from mmcot_model.config import TrainConfig
+from mmcot_model.distributed import is_main, wait_for_all
 from mmcot_model.evaluation import Scores
 from mmcot_model.run_folder import claim_folder, finish_folder, locked_folder
 from mmcot_model.run_inputs import read_inputs
-from mmcot_model.stage_run import StageRun
+from mmcot_model.run_rationales import choose_rationales
 
 __all__ = ["train_run"]
 
 
 def train_run(config: TrainConfig, *, resume: bool = False) -> Scores | None:
     """Train the stages that ``config`` asks for, and test them.
+
+    Of several processes each calls this; the first writes the files.
 
     Args:
         config: The run.
@@ -27,14 +30,20 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> Scores | None:
         ShardError: If the feature set cannot be read.
     """
     inputs = read_inputs(config)
+    rationales = choose_rationales(config, inputs)
     with locked_folder(config.output):
-        claim_folder(config, inputs, resume=resume)
-        run = StageRun(config, inputs)
-        scores = None
-        rationales = run.rationales.tested
-        if config.stage in ("rationale", "both"):
-            rationales = run.rationale_stage()
+        if is_main():
+            claim_folder(config, inputs, resume=resume)
+        wait_for_all()
+        from mmcot_model.stage_run import StageRun  # torch and transformers take seconds
+
+        run = StageRun(config, inputs, rationales)
+        scores = written = None
+        if config.stage != "answer":
+            written = run.rationale_stage()
         if config.stage != "rationale":
-            scores = run.answer_stage(rationales)
-        finish_folder(config, inputs)
+            scores = run.answer_stage(written)
+        if is_main():
+            finish_folder(config, inputs, run.cuts)
+        wait_for_all()
     return scores

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mmcot_data.captions import read_captions
 from mmcot_data.errors import TrainingError
 from mmcot_data.files import file_sha256
@@ -18,16 +16,16 @@ from mmcot_data.questions import Question, read_questions, select_split
 from mmcot_data.rationales import RATIONALE_KEY, RATIONALE_SCHEMA
 from mmcot_data.row_sampling import Sampling
 from mmcot_data.row_seeds import row_seed
-from mmcot_data.shards import FeatureSet
-from mmcot_data.shards.store import ShardStore, open_store
 from mmcot_data.text_artifacts import artifact_path
-from mmcot_model.batches import tokenize
 from mmcot_model.config import TrainConfig
+from mmcot_model.distributed import local_device
+from mmcot_model.features import RunFeatures, open_run_features
 from mmcot_model.generation import Generation, generate
 from mmcot_model.loading import load_model
 from mmcot_model.run_folder import read_config, read_features_sha256, read_run
+from mmcot_model.run_generation import run_collator, tokenize_sources
 from mmcot_model.run_inputs import check_coverage
-from mmcot_model.stage_run import collator, rationale_rows
+from mmcot_model.stage_run import rationale_rows
 from mmcot_model.training import is_trained
 
 __all__ = ["Stage1Config", "Stage1Summary", "write_stage1_rationales"]
@@ -58,8 +56,8 @@ class Stage1Config:
     seed: int = 42
     """Of sampling."""
     batch_size: int = 64
-    features: Path | str | None = None
-    """Feature set; None takes that of the run."""
+    features: tuple[Path | str, ...] = ()
+    """Feature sets; none takes those of the run."""
 
     def __post_init__(self) -> None:
         Sampling(temperature=self.temperature, top_p=self.top_p)
@@ -111,12 +109,12 @@ def write_stage1_rationales(
         )
     questions = read_questions(config.artifacts)
     chosen = _chosen(questions, config.splits)
-    if config.features is not None:
-        if trained.features is None:
+    if config.features:
+        if not trained.features:
             raise TrainingError(f"{config.run} was trained without features: leave out --features")
         trained = replace(trained, features=config.features)
     trained = replace(trained, artifacts=config.artifacts)
-    store = None if trained.features is None else _open_features(config.run, trained.features)
+    features = _open_features(config.run, trained)
     captions = None
     if trained.captions is not None:
         captions = artifact_path(config.artifacts, "captions", trained.captions)
@@ -125,10 +123,11 @@ def write_stage1_rationales(
         "questions_sha256": file_sha256(config.artifacts / "questions.parquet"),
         "weights_sha256": [file_sha256(path) for path in sorted(folder.glob("*.safetensors"))],
         "prompt_format": trained.prompt_format,
-        "features": None if store is None else store.manifest.sha256,
+        "features": None if features is None else features.sha256,
         "image_roles": list(trained.image_roles),
         "captions_sha256": None if captions is None else file_sha256(captions),
         "max_source": trained.max_source,
+        "truncation": trained.truncation,
         "max_new_tokens": trained.max_rationale,
         "temperature": config.temperature,
     }
@@ -139,10 +138,8 @@ def write_stage1_rationales(
         wanted = [(q, sample) for q in chosen for sample in range(config.samples)]
         pending = [pair for pair in wanted if (pair[0].question_id, pair[1]) not in artifact]
         if pending:
-            features = None
-            if store is not None:
-                features = FeatureSet(store, roles=trained.image_roles)
-                check_coverage(trained, features, store.read_index(), {"asked": chosen})
+            if features is not None:
+                check_coverage(trained, features, {"asked": chosen})
             texts = None if captions is None else read_captions(captions, trained.image_roles)
             inputs = model_inputs([q for q, _ in pending], trained.prompt_format, texts)
             _write(config, trained, features, pending, inputs, artifact, on_progress)
@@ -166,17 +163,19 @@ def write_stage1_rationales(
     )
 
 
-def _open_features(run: Path, features: Path | str) -> ShardStore:
+def _open_features(run: Path, trained: TrainConfig) -> RunFeatures | None:
     """A model reads the features that it was trained on, or such as were made in the same way."""
-    store = open_store(features)
-    if read_features_sha256(run) == store.manifest.sha256:
-        return store
+    features = open_run_features(trained.features, trained.image_roles)
+    if features is None or read_features_sha256(run) == " ".join(features.sha256):
+        return features
     if not (run / "run.json").is_file():
+        given = ", ".join(str(place) for place in trained.features)
         raise TrainingError(
-            f"{features} is not the feature set that {run} was begun with, and the run is not "
-            "finished, so that nothing else is known of it: give that set, or finish the run"
+            f"{given}: not the features that {run} was begun with, and the run is not finished, so "
+            "that nothing else is known of them: give those, or finish the run"
         )
-    return open_store(features, expect=read_run(run)["feature_spec"])
+    expect = read_run(run)["feature_specs"]
+    return open_run_features(trained.features, trained.image_roles, expect=expect)
 
 
 def _chosen(questions: Sequence[Question], splits: Sequence[str]) -> list[Question]:
@@ -188,15 +187,18 @@ def _chosen(questions: Sequence[Question], splits: Sequence[str]) -> list[Questi
 def _write(
     config: Stage1Config,
     trained: TrainConfig,
-    features: FeatureSet | None,
+    features: RunFeatures | None,
     pending: Sequence[tuple[Question, int]],
     inputs: Sequence[ModelInput],
     artifact: GrowingArtifact,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    patch_dim = None if features is None else features.spec.feature_dim
     loaded: Any
-    loaded, tokenizer = load_model(str(config.run / "rationale"), patch_dim=patch_dim)
+    layout = None if features is None else features.layout
+    loaded, tokenizer = load_model(str(config.run / "rationale"), layout=layout)
+    tokenized = tokenize_sources(tokenizer, inputs, trained)
+    for sentence in tokenized.cuts.sentences():
+        logger.warning(sentence)
 
     def keep(positions: Sequence[int], generations: Sequence[Generation]) -> None:
         rows = rationale_rows(generations, trained.prompt_format)
@@ -206,10 +208,10 @@ def _write(
         )
 
     generate(
-        loaded.to("cuda" if torch.cuda.is_available() else "cpu"),
+        loaded.to(local_device()),
         tokenizer,
-        tokenize(tokenizer, inputs, max_source=trained.max_source, max_target=1),
-        collator(tokenizer, features),
+        tokenized.examples,
+        run_collator(trained, tokenizer, features, trained.max_rationale),
         max_new_tokens=trained.max_rationale,
         batch_size=config.batch_size,
         sampling=Sampling(temperature=config.temperature, top_p=config.top_p),

@@ -191,7 +191,7 @@ def generate_rationales(
                     top_p=top_p,
                     seed=seed,
                     batch_size=batch_size or 64,
-                    features=_place(features),
+                    features=_places(features),
                 )
             )
         elif by == "stage1-kfold":
@@ -199,7 +199,7 @@ def generate_rationales(
             train = TrainConfig(
                 artifacts=artifacts,
                 output=runs / name,
-                features=_place(features),
+                features=_places(features),
                 stage="rationale",
                 prompt_format=prompt_format,
                 model=model,
@@ -247,8 +247,10 @@ def generate_rationales(
     return Completed(message=f"{path}: {num_rows} rationales", data=path)
 
 
-def _place(features: str | None) -> Path | str | None:
-    return features if features is None or is_remote(features) else Path(features)
+def _places(features: str | None) -> tuple[Path | str, ...]:
+    if features is None:
+        return ()
+    return (features if is_remote(features) else Path(features),)
 
 
 def _publish(artifacts: Path, producer: str, path: Path) -> int:

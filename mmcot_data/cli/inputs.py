@@ -3,13 +3,14 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path
 from mmcot_data.questions import split_names
+from mmcot_data.truncation import Truncation
 
 if TYPE_CHECKING:
-    from mmcot_data.inputs import InputTokens, ModelInput
+    from mmcot_data.inputs import EncodedInputs, ModelInput
     from mmcot_data.questions import Question
     from mmcot_data.rationales import Rationale
 
@@ -33,8 +34,9 @@ _EXAMPLES = """\
   what a student learns:    mmcot-data inputs shards --prompt-format QCM-LEA --split train \\
                               --target-rationales teacher --out student.jsonl
 
-Columns: question_id, source, target; with --tokenizer source_tokens and target_tokens (of the whole
-texts), source_cut and target_cut (the ends that exceed the limits and that the model does not see).
+Columns: question_id, source, target: whole texts. With --tokenizer what mmcot-train makes of them
+within the limits, too: source_tokens and target_tokens (of the whole texts), source_seen (what the
+model reads), source_cut and target_cut (what it does not see).
 """
 
 
@@ -95,7 +97,8 @@ def add_parser(commands: Subcommands) -> None:
     tokens.add_argument(
         "--tokenizer",
         metavar="MODEL",
-        help="a model's folder or hub id, or a run folder: adds lengths in tokens and what is cut",
+        help="a model's folder or hub id, or a run folder: adds lengths in tokens, what the model "
+        "reads of them and what is cut",
     )
     tokens.add_argument(
         "--max-source", type=int, default=512, help="tokens of a source (default: %(default)s)"
@@ -105,6 +108,15 @@ def add_parser(commands: Subcommands) -> None:
         type=int,
         help=f"tokens of a target (default: {_MAX_RATIONALE} for a rationale, {_MAX_ANSWER} for an "
         "answer, and their sum for both, as mmcot-train has it)",
+    )
+    tokens.add_argument(
+        "--truncation",
+        choices=get_args(Truncation),
+        default="keep",
+        help="of a source that is too long. keep: words go from the end of the context, then from "
+        "the front of the rationale, and last from question and options; right: its end goes, "
+        "cue and rationale first, as in Multimodal-CoT (default: %(default)s). Targets are cut at "
+        "their ends",
     )
     parser.add_argument(
         "--out", type=local_path, required=True, metavar="FILE", help=".parquet or .jsonl"
@@ -131,11 +143,11 @@ def _run(arguments: argparse.Namespace) -> int:
         rationales = {q.question_id: gold_rationale(q, form) for q in questions}
         shown = f", the data set's own rationales ({form})"
     rows = model_inputs(questions, prompt_format, captions, rationales, targets=targets)
-    tokens = _tokens(arguments, prompt_format, rows)
-    write_inputs(arguments.out, rows, tokens)
+    encoded = _encode(arguments, prompt_format, rows)
+    write_inputs(arguments.out, rows, encoded)
     print(f"{arguments.out}: {_count(rows, questions)} as {prompt_format}{shown}")
-    if tokens is not None:
-        _print_lengths(tokens)
+    if encoded is not None:
+        _print_lengths(rows, encoded)
     return 0
 
 
@@ -189,14 +201,14 @@ def _texts(
     return captions, shown, written
 
 
-def _tokens(
+def _encode(
     arguments: argparse.Namespace, prompt_format: str, rows: "Sequence[ModelInput]"
-) -> "list[InputTokens] | None":
+) -> "EncodedInputs | None":
     if arguments.tokenizer is None:
         return None
     from transformers.utils import logging as transformers_logging
 
-    from mmcot_data.inputs import count_tokens
+    from mmcot_data.inputs import encode_inputs
     from mmcot_data.tokenizers import load_tokenizer
 
     quiet: Any = transformers_logging.set_verbosity_error
@@ -209,7 +221,13 @@ def _tokens(
             _MAX_ANSWER if "A" in output else 0
         )
     tokenizer = load_tokenizer(arguments.tokenizer, arguments.stage)
-    return count_tokens(tokenizer, rows, max_source=arguments.max_source, max_target=max_target)
+    return encode_inputs(
+        tokenizer,
+        rows,
+        max_source=arguments.max_source,
+        max_target=max_target,
+        truncation=arguments.truncation,
+    )
 
 
 def _count(rows: "Sequence[ModelInput]", questions: "Sequence[Question]") -> str:
@@ -220,12 +238,13 @@ def _count(rows: "Sequence[ModelInput]", questions: "Sequence[Question]") -> str
     return text
 
 
-def _print_lengths(tokens: "Sequence[InputTokens]") -> None:
-    for name in ("source", "target"):
-        counts = [getattr(row, f"{name}_tokens") for row in tokens]
-        known = sorted(count for count in counts if count is not None)
-        if not known:
-            continue
-        num_cut = sum(getattr(row, f"{name}_cut") != "" for row in tokens)
-        middle, most = known[len(known) // 2], known[-1]
-        print(f"{name}s: median {middle} tokens, longest {most}, {num_cut} are cut off")
+def _print_lengths(rows: "Sequence[ModelInput]", encoded: "EncodedInputs") -> None:
+    targets = [
+        target for row, target in zip(rows, encoded.targets, strict=True) if row.target is not None
+    ]
+    for name, texts in (("sources", encoded.sources), ("targets", targets)):
+        lengths = sorted(text.num_tokens for text in texts)
+        if lengths:
+            print(f"{name}: median {lengths[len(lengths) // 2]} tokens, longest {lengths[-1]}")
+    for sentence in encoded.cuts.sentences(target_flag="--max-target"):
+        print(sentence)

@@ -65,9 +65,10 @@ def add_parser(commands: Subcommands) -> None:
     )
     parser.add_argument(
         "--features",
+        nargs="+",
         type=feature_set,
         metavar="DIR",
-        help="the feature set, where it is not where the run had it",
+        help="the feature sets, where they are not where the run had them",
     )
 
 
@@ -85,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
             top_p=arguments.top_p,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
-            features=arguments.features,
+            features=tuple(arguments.features or ()),
         )
     except ValueError as error:
         arguments.fail(str(error))

@@ -7,12 +7,9 @@ from pathlib import Path
 
 from mmcot_data.cli.rationales.arguments import add_artifacts, add_producer
 from mmcot_data.cli.subcommand import Subcommands, add_subcommand
-from mmcot_model.cli.options import (
-    add_model_option,
-    add_optimization_options,
-    add_reading_options,
-    config_from,
-)
+from mmcot_data.prompts import RATIONALE_FORMATS
+from mmcot_model.cli.options import add_setting_options, config_from
+from mmcot_model.reporters import check_reporters
 
 __all__ = ["add_parser"]
 
@@ -26,6 +23,25 @@ others, and writes the rationales of the fold. That takes as long as training st
 as there are folds. Stopped, the same command goes on. The models stay in --output; they can be
 deleted when the table is written.
 """
+
+_OTHER_SETTINGS = (
+    "answer_epochs",
+    "answer_model",
+    "artifacts",
+    "failures",
+    "hub_private",
+    "max_answer",
+    "output",
+    "prompt_format",
+    "push_to_hub",
+    "rationale_model",
+    "rationales",
+    "stage",
+    "test_split",
+    "train_rationales",
+    "val_rationales",
+)
+"""Settings of a run that say nothing of a fold, or that this command has its own option for."""
 
 
 def add_parser(commands: Subcommands) -> None:
@@ -45,22 +61,21 @@ def add_parser(commands: Subcommands) -> None:
     parser.add_argument(
         "--output",
         type=Path,
+        default=argparse.SUPPRESS,
         metavar="DIR",
         help="folder of the folds' runs (default: runs/PRODUCER-FEATURES-MODEL)",
     )
-    add_reading_options(parser, with_artifacts=False)
-    what = parser.add_argument_group("what it trains")
-    what.add_argument(
+    parser.add_argument(
         "--prompt-format",
-        choices=("QCM-E", "QCM-LE"),
+        choices=RATIONALE_FORMATS,
         default="QCM-E",
         help="of the rationales (default: %(default)s)",
     )
-    add_model_option(what)
-    add_optimization_options(parser)
+    add_setting_options(parser, leave_out=_OTHER_SETTINGS)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    check_reporters(getattr(arguments, "report_to", ()))
     import transformers
 
     from mmcot_model.kfold import KFoldConfig, write_kfold_rationales
@@ -85,7 +100,9 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     if summary.is_new:
         options = (
-            f"--features {train.features}" if train.features else f"--artifacts {train.artifacts}"
+            f"--features {' '.join(map(str, train.features))}"
+            if train.features
+            else f"--artifacts {train.artifacts}"
         )
         print(f"next: mmcot-train {options} --train-rationales {config.producer}")
     return 0

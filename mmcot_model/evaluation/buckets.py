@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mmcot_data.errors import DataError
 from mmcot_data.questions import Question
+from mmcot_model.evaluation.intervals import wilson_interval
 
 __all__ = ["BUCKETS", "AnswerScores", "Bucket", "BucketScore", "score_answers"]
 
@@ -64,6 +65,11 @@ class BucketScore:
         """Percentage of correct answers; None for an empty bucket."""
         return self.num_correct / self.n * 100 if self.n else None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the accuracy, in percent; None for an empty bucket."""
+        return wilson_interval(self.num_correct, self.n)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerScores:
@@ -72,7 +78,7 @@ class AnswerScores:
     buckets: Mapping[str, BucketScore]
     """By the keys of ``BUCKETS``."""
     num_failed: int
-    """Questions without an answer. They count as wrong."""
+    """Questions without an answer."""
 
 
 def score_answers(questions: Iterable[Question], answers: Mapping[str, int | None]) -> AnswerScores:

@@ -1,21 +1,33 @@
-"""All scores of a set of predictions, as JSON and as a table."""
+"""All scores of a set of predictions, and their JSON form."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from mmcot_data.prompts import gold_rationale
 from mmcot_data.questions import Question
-from mmcot_model.evaluation.buckets import BUCKETS, BucketScore, score_answers
+from mmcot_model.evaluation.buckets import BucketScore, score_answers
+from mmcot_model.evaluation.failures import Failures, settled_answers
 from mmcot_model.evaluation.predictions import Prediction
 from mmcot_model.evaluation.rationale_scores import RationaleScores, score_rationales
 
-__all__ = ["Scores", "evaluate", "render_table"]
+__all__ = ["TEACHER_FORCED", "Scores", "Similarity", "evaluate", "rationale_pairs"]
+
+TEACHER_FORCED = (
+    "Not what the model writes: each word is its best guess after the gold words before it. "
+    "Multimodal-CoT's first version (arXiv 2302.00923v1) reported this figure; it is easier to "
+    "reach than that of generated rationales, and not comparable with it."
+)
+"""What the scores of a teacher-forced decoding are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Similarity:
+    """How alike rationales and references are in meaning, for a model of sentences."""
+
+    mean: float | None
+    """Mean cosine of the embeddings, times 100; None without rationales."""
+    model: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,28 +35,50 @@ class Scores:
     """Accuracy in every bucket, and how close the rationales are to their references."""
 
     buckets: Mapping[str, BucketScore]
-    """By the keys of ``mmcot_model.evaluation.buckets.BUCKETS``."""
+    """By the keys of ``mmcot_model.evaluation.buckets.BUCKETS``; all empty where only rationales
+    are scored."""
     num_failed: int
-    """Questions without an answer; they count as wrong."""
+    """Questions without an answer, whatever counts for them."""
+    failures: Failures
+    """What counts for them."""
     rationale: RationaleScores
+    similarity: Similarity | None = None
+    """Of the rationales; None if it was not asked for."""
+    teacher_forced: RationaleScores | None = None
+    """Of rationales that were decoded with gold prefixes; None if they were not asked for."""
 
     def to_json(self) -> dict[str, Any]:
-        """The scores with the keys and number formats of Multimodal-CoT's score files.
+        """The scores with the keys and number formats of Multimodal-CoT's score files, and more.
 
         ``answer``: percentages as texts with two decimals, null for an empty bucket; ``n``: its
-        questions by the same keys; ``rationale``: bleu1, bleu4 and rouge, times 100, null where
-        there are no rationales; ``num_failed``.
+        questions by the same keys; ``interval``: ``low`` and ``high`` end of its 95 % interval;
+        ``rationale``: bleu1, bleu4 and rouge, times 100, null where there are no rationales;
+        ``num_failed`` and ``failures``. Where they were asked for: ``similarity`` and
+        ``teacher_forced_rationale``.
         """
         accuracies = {key: bucket.accuracy for key, bucket in self.buckets.items()}
-        return {
+        intervals = {key: bucket.interval for key, bucket in self.buckets.items()}
+        scores: dict[str, Any] = {
             "answer": {
                 key: None if accuracy is None else f"{accuracy:.2f}"
                 for key, accuracy in accuracies.items()
             },
             "n": {key: bucket.n for key, bucket in self.buckets.items()},
+            "interval": {
+                key: None if ends is None else {"low": round(ends[0], 2), "high": round(ends[1], 2)}
+                for key, ends in intervals.items()
+            },
             "num_failed": self.num_failed,
+            "failures": self.failures,
             "rationale": asdict(self.rationale),
         }
+        if self.similarity is not None:
+            scores["similarity"] = asdict(self.similarity)
+        if self.teacher_forced is not None:
+            scores["teacher_forced_rationale"] = asdict(self.teacher_forced) | {
+                "what": TEACHER_FORCED
+            }
+        return scores
 
 
 def evaluate(
@@ -52,56 +86,51 @@ def evaluate(
     predictions: Iterable[Prediction],
     *,
     rationale_format: str = "QCM-LE",
+    failures: Failures = "wrong",
+    seed: int = 42,
+    answers: bool = True,
 ) -> Scores:
     """Score predictions.
 
     Args:
-        questions: The questions to score. One without a prediction counts as answered wrongly,
-            with an empty rationale; predictions for others are left out.
+        questions: The questions to score. One without a prediction has no answer and an empty
+            rationale; predictions for others are left out.
         predictions: At most one for each question.
         rationale_format: Stage-1 prompt format of the gold rationale that is the reference
             where a prediction brings none.
+        failures: What counts for a question without an answer: it is wrong, or a choice is drawn
+            for it (see ``mmcot_model.evaluation.failures``).
+        seed: Of the draws.
+        answers: Whether answers are scored; not where the predictions are those of stage 1.
 
     Raises:
         DataError: If the right answer of a question is hidden.
     """
     by_id = {prediction.question_id: prediction for prediction in predictions}
-    answers = score_answers(questions, {key: value.answer for key, value in by_id.items()})
+    asked = list(questions) if answers else []
+    scored = score_answers(asked, settled_answers(asked, by_id, failures, seed))
+    unanswered = settled_answers(asked, by_id)
     return Scores(
-        buckets=answers.buckets,
-        num_failed=answers.num_failed,
-        rationale=score_rationales(_rationale_pairs(questions, by_id, rationale_format)),
+        buckets=scored.buckets,
+        num_failed=sum(answer is None for answer in unanswered.values()),
+        failures=failures,
+        rationale=score_rationales(rationale_pairs(questions, by_id.values(), rationale_format)),
     )
 
 
-def render_table(scores: Scores) -> str:
-    """The scores as lines of text, for terminals and Markdown files."""
-    table = Table(box=box.MARKDOWN)
-    table.add_column("bucket")
-    table.add_column("questions")
-    table.add_column("n", justify="right")
-    table.add_column("accuracy", justify="right")
-    for key, score in scores.buckets.items():
-        bucket = BUCKETS[key]
-        accuracy = "-" if score.accuracy is None else f"{score.accuracy:.2f}"
-        table.add_row(bucket.label, bucket.title, str(score.n), accuracy)
-    buffer = io.StringIO()
-    Console(file=buffer, width=80, color_system=None).print(table)
-    lines = [line.rstrip() for line in buffer.getvalue().splitlines() if line.strip()]
-    lines += ["", f"{scores.num_failed} questions without an answer count as wrong."]
-    rationale = {
-        "BLEU-1": scores.rationale.bleu1,
-        "BLEU-4": scores.rationale.bleu4,
-        "ROUGE-L": scores.rationale.rouge,
-    }
-    values = [f"{name} {value:.2f}" for name, value in rationale.items() if value is not None]
-    lines.append("Rationales: " + (", ".join(values) or "none") + ".")
-    return "\n".join(lines)
-
-
-def _rationale_pairs(
-    questions: Iterable[Question], by_id: Mapping[str, Prediction], rationale_format: str
+def rationale_pairs(
+    questions: Iterable[Question],
+    predictions: Iterable[Prediction],
+    rationale_format: str = "QCM-LE",
 ) -> list[tuple[str, str]]:
+    """Rationale and reference of each question; nothing if no question has a rationale.
+
+    Args:
+        questions: The questions; one without a rationale has an empty one.
+        predictions: At most one for each question.
+        rationale_format: As for ``evaluate``.
+    """
+    by_id = {prediction.question_id: prediction for prediction in predictions}
     asked = [(question, by_id.get(question.question_id)) for question in questions]
     if not any(prediction and prediction.rationale is not None for _, prediction in asked):
         return []

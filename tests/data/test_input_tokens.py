@@ -15,7 +15,7 @@ from mmcot_data.prompts import parse_answer, rationale_target
 from mmcot_data.questions import Question, write_questions
 from mmcot_data.rationales import Rationale, write_rationales
 from mmcot_data.tokenizers import load_tokenizer
-from mmcot_data.tokens import Measured, encode, measure
+from mmcot_data.tokens import encode_texts
 from mmcot_model.tokenizer import train_tokenizer
 
 TEXTS = [
@@ -45,12 +45,10 @@ def tokenizer():
 @given(st.text(alphabet="ab Åé½日\t(", max_size=40), st.integers(2, 12))
 def test_tokens_are_those_that_the_tokenizer_truncates_to(tokenizer, text, limit):
     """The report must describe what training sees: the tokenizer's own truncation."""
-    (found,) = measure(tokenizer, [text], limit)
-    assert encode(tokenizer, [text], limit) == [
-        tokenizer(text, truncation=True, max_length=limit)["input_ids"]
-    ]
+    (found,) = encode_texts(tokenizer, [text], limit)
+    assert found.ids == tokenizer(text, truncation=True, max_length=limit)["input_ids"]
     assert found.num_tokens == len(tokenizer(text)["input_ids"])
-    assert text.endswith(found.cut)
+    assert found.seen + found.cut == text
     if found.num_tokens <= limit:
         assert found.cut == ""
 
@@ -60,7 +58,7 @@ def test_what_is_cut_is_the_end_of_the_text(tokenizer):
     text = TEXTS[0]
     pieces = tokenizer(text, return_offsets_mapping=True)["offset_mapping"][:-1]
     for limit in range(2, len(pieces) + 1):
-        (found,) = measure(tokenizer, [text], limit)
+        (found,) = encode_texts(tokenizer, [text], limit)
         assert found.cut == text[pieces[limit - 2][1] :]
         assert found.cut
 
@@ -73,17 +71,18 @@ def test_the_command_writes_lengths_and_says_what_is_cut(tokenizer, tmp_path, ca
     out = tmp_path / "inputs.parquet"
     arguments = ["inputs", str(tmp_path), "--stage", "rationale", "--out", str(out)]
     arguments += ["--tokenizer", str(tmp_path / "run"), "--max-source", "5"]
+    arguments += ["--truncation", "right"]
     assert main(arguments) == 0
     (row,) = pl.read_parquet(out).iter_rows(named=True)
     assert row["source_tokens"] == len(tokenizer(row["source"])["input_ids"])
     assert row["target_tokens"] == len(tokenizer(row["target"])["input_ids"])
-    assert row["source"].endswith(row["source_cut"])
+    assert row["source_seen"] + row["source_cut"] == row["source"]
     assert row["source_cut"].endswith("Solution:")
     assert row["target_cut"] == ""
     printed = capsys.readouterr().out
     assert "as QCM-E" in printed
     assert f"sources: median {row['source_tokens']} tokens" in printed
-    assert "1 are cut off" in printed
+    assert "1 of 1 sources is longer than 5 tokens: it is cut off at the end, " in printed
 
 
 def test_stage_and_format_have_to_agree(tmp_path, capsys):
@@ -166,5 +165,7 @@ def test_an_answer_that_ends_a_rationale_is_not_written_twice(end):
 def test_a_tokenizer_without_offsets_is_measured_by_its_tokens():
     """ByT5's tokens are bytes: eight of them end the eighth byte short of the end of the text."""
     tokenizer = ByT5Tokenizer()
-    assert encode(tokenizer, ["abcdefghij"], 8) == [tokenizer("abcdefg")["input_ids"]]
-    assert measure(tokenizer, ["abcdefghij", "abc"], 8) == [Measured(11, "hij"), Measured(4, "")]
+    cut, whole = encode_texts(tokenizer, ["abcdefghij", "abc"], 8)
+    assert cut.ids == tokenizer("abcdefg")["input_ids"]
+    assert (cut.num_tokens, cut.seen, cut.cut) == (11, "abcdefg", "hij")
+    assert (whole.num_tokens, whole.seen, whole.cut) == (4, "abc", "")

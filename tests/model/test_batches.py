@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from mmcot_data.inputs import ModelInput
-from mmcot_model.batches import Collator, Example, LengthSampler, tokenize
+from mmcot_data.prompts import SourceParts
+from mmcot_model.batches import Collator, Example, ExampleDataset, LengthSampler, tokenize
 from mmcot_model.tokenizer import train_tokenizer
 
 
@@ -40,7 +44,10 @@ def test_text_only_batch_has_no_features():
 
 
 @given(
-    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=300),
+    lengths=st.one_of(
+        st.lists(st.integers(1, 500), min_size=1, max_size=300),
+        st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=300),
+    ),
     batch_size=st.integers(1, 16),
     epoch=st.integers(0, 3),
 )
@@ -68,17 +75,86 @@ def test_order_saves_padding_and_changes_with_the_epoch():
     assert padded(first) < 0.05 < 0.4 < padded(range(2000))
 
 
+def draw_lengths(num):
+    """Sources and targets whose lengths have nothing to do with each other, as in ScienceQA."""
+    rng = np.random.default_rng(0)
+    return np.stack([rng.integers(20, 200, num), rng.integers(5, 300, num)], axis=1)
+
+
+def share_of_padding(lengths_N2, order, batch_size):
+    batches = lengths_N2[np.asarray(order)].reshape(-1, batch_size, 2)
+    return 1 - lengths_N2.sum() / (batches.max(axis=1).sum() * batch_size)
+
+
+def test_sources_and_targets_are_both_of_like_lengths():
+    """Would catch an order by the sum alone, which leaves the padding of long sources that stand
+    beside long targets: less than half of what even a sort of all examples by it leaves."""
+    lengths = draw_lengths(3200)
+    order = list(LengthSampler([tuple(pair) for pair in lengths.tolist()], 8, seed=0))
+    by_sum = np.argsort(lengths.sum(axis=1), kind="stable")
+    assert share_of_padding(lengths, order, 8) < share_of_padding(lengths, by_sum, 8) / 2
+
+
+def test_a_window_of_one_batch_leaves_batches_random():
+    """Would catch lengths that decide which questions a small model sees together."""
+    lengths = draw_lengths(3200)
+    order = list(LengthSampler([tuple(pair) for pair in lengths.tolist()], 8, seed=0, window=1))
+    random = np.random.default_rng(1).permutation(3200)
+    found, expected = (share_of_padding(lengths, each, 8) for each in (order, random))
+    assert found == pytest.approx(expected, rel=0.05)
+
+
+def test_loader_processes_change_no_batch():
+    """Would catch an order or features that depend on which process makes a batch."""
+    examples = [Example(str(i), [5] * (i % 7 + 1), [9, 1]) for i in range(20)]
+    lengths = [(len(example.input_ids), 2) for example in examples]
+
+    def load(num_workers):
+        return list(
+            DataLoader(
+                ExampleDataset(examples),
+                batch_size=4,
+                sampler=LengthSampler(lengths, 4, seed=0),
+                collate_fn=Collator(0, Features()),
+                num_workers=num_workers,
+            )
+        )
+
+    for alone, ahead in zip(load(0), load(2), strict=True):
+        assert alone.keys() == ahead.keys()
+        assert all(torch.equal(alone[name], ahead[name]) for name in alone)
+
+
+def test_fixed_padding_is_that_of_the_reference():
+    """Would catch limits in the wrong order, and target padding that the loss leaves out."""
+    collate = Collator(0, lengths=(6, 4), label_pad_id=0)
+    batch = collate([Example("7", [5, 1], [9, 1])])
+    assert batch["input_ids"].tolist() == [[5, 1, 0, 0, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0, 0, 0]]
+    assert batch["labels"].tolist() == [[9, 1, 0, 0]]
+
+
 def test_tokenize_cuts_and_ends_texts():
+    """Would catch a text without its end, and a cut that no report knows of."""
+    parts = SourceParts(question="a b c d e f", options=("(A) a",), cue="Answer:")
     inputs = [
-        ModelInput(question_id="1", source="a b c d e f", target="a b"),
-        ModelInput(question_id="2", source="a", target=None),
+        ModelInput(question_id="1", parts=parts, target="a b"),
+        ModelInput(question_id="2", parts=replace(parts, question="a"), target=None),
     ]
-    tokenizer = train_tokenizer(["a b c d e f"] * 3)
-    long, hidden = tokenize(tokenizer, inputs, max_source=4, max_target=8)
-    assert len(long.input_ids) == 4
+    tokenizer = train_tokenizer([parts.text] * 3)
+    full = len(tokenizer(parts.text)["input_ids"])
+    read = tokenize(tokenizer, inputs, max_source=full - 2, max_target=8)
+    long, hidden = read.examples
+    assert long.input_ids == tokenizer(parts.text.replace(" e f", ""))["input_ids"]
     assert long.input_ids[-1] == hidden.input_ids[-1] == tokenizer.eos_token_id
     assert hidden.labels == [tokenizer.eos_token_id]
-    assert tokenize(tokenizer, [], max_source=4, max_target=8) == []
+    assert (read.cuts.sources.num_cut, read.cuts.sources.tokens_cut) == (1, 2)
+    (right, _) = tokenize(
+        tokenizer, inputs, max_source=4, max_target=8, truncation="right"
+    ).examples
+    assert len(right.input_ids) == 4
+    assert right.input_ids[-1] == tokenizer.eos_token_id
+    assert tokenize(tokenizer, [], max_source=4, max_target=8).examples == []
 
 
 def test_tokenizer_has_t5s_ids_and_keeps_words_whole():

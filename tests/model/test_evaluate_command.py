@@ -1,15 +1,18 @@
 """mmcot-evaluate: which questions it scores, what it writes, how it explains what is wrong."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from mmcot_data.questions import Question, write_questions
 from mmcot_model.cli.evaluate import main
+from mmcot_model.config import TrainConfig
 from mmcot_model.evaluation import Prediction, write_predictions
 
 
-def question(question_id, split="test"):
+def question(question_id, split="test", **changes):
     return Question(
         dataset="hand",
         question_id=question_id,
@@ -18,6 +21,7 @@ def question(question_id, split="test"):
         question="?",
         choices=("x", "y"),
         answer=1,
+        **changes,
     )
 
 
@@ -26,7 +30,13 @@ def run(tmp_path):
     """A finished run beside its artifact root; one prediction is for the val split."""
     write_questions(
         tmp_path / "shards" / "questions.parquet",
-        [question("0"), question("1"), question("2"), question("3"), question("5", split="val")],
+        [
+            question("0", skill="add"),
+            question("1", skill="add"),
+            question("2", skill="read"),
+            question("3", skill="read", grade="grade3"),
+            question("5", split="val"),
+        ],
     )
     folder = tmp_path / "runs" / "a"
     write_predictions(
@@ -37,7 +47,13 @@ def run(tmp_path):
         ],
     )
     (folder / "run.json").write_text('{"artifacts": "../../shards", "test_split": "test"}')
+    write_config(folder)
     return folder
+
+
+def write_config(folder, **settings):
+    config = TrainConfig(artifacts=folder, output=folder, **settings)
+    (folder / "config.json").write_text(json.dumps(config.to_json()))
 
 
 def test_command_scores_a_run_from_any_working_folder(run, tmp_path, capsys, monkeypatch):
@@ -45,7 +61,7 @@ def test_command_scores_a_run_from_any_working_folder(run, tmp_path, capsys, mon
     output = tmp_path / "out" / "scores.json"
     assert main([str(run), "--json", str(output)]) == 0
     captured = capsys.readouterr()
-    assert "| AVG    | all questions    | 4 |    25.00 |" in captured.out
+    assert "| AVG    | all questions    | 4 |    25.00 |  4.6 to 69.9 |" in captured.out
     assert "1 of 2 predictions are for questions outside of the split test" in captured.err
     scores = json.loads(output.read_text())
     assert scores["answer"]["acc_average"] == "25.00"
@@ -58,7 +74,7 @@ def test_command_scores_a_file_of_predictions(run, tmp_path, capsys):
     shards = str(tmp_path / "shards")
     assert main(["--predictions", str(path), "--artifacts", shards, "--split", "val"]) == 0
     captured = capsys.readouterr()
-    assert "| AVG    | all questions    | 1 |   100.00 |" in captured.out
+    assert "| AVG    | all questions    | 1 |   100.00 | 20.7 to 100.0 |" in captured.out
     assert captured.err == ""
 
 
@@ -69,6 +85,12 @@ def test_command_scores_a_file_of_predictions(run, tmp_path, capsys):
         ["run", "--predictions", "p.jsonl"],
         ["--predictions", "p.jsonl"],
         ["run", "--split", "x"],
+        ["run", "--where", "skill"],
+        ["run", "--where", "answer=1"],
+        ["run", "--features", "shards/detr"],
+        ["run", "--error-analysis", "--where", "skill=x"],
+        ["run", "--export-reference", "p.json", "--where", "skill=x"],
+        ["--predictions", "p.jsonl", "--artifacts", "a", "--teacher-forced"],
     ],
 )
 def test_command_refuses_wrong_usage_with_exit_code_2(arguments, capsys):
@@ -98,3 +120,86 @@ def test_command_explains_errors_in_one_paragraph_with_exit_code_1(run, capsys, 
     assert message in error
     assert error.startswith("mmcot-evaluate: error: ")
     assert error.count("\n") == 1
+
+
+def scores_of(run, tmp_path, *arguments):
+    output = tmp_path / "scores.json"
+    assert main([str(run), "--json", str(output), *arguments]) == 0
+    return json.loads(output.read_text())
+
+
+def test_command_scores_the_questions_of_a_skill(run, tmp_path, capsys):
+    """Catches conditions that are forgotten, and alternatives taken as all to be fulfilled."""
+    assert scores_of(run, tmp_path, "--where", "skill=add")["n"]["acc_average"] == 2
+    assert "2 of 4 questions of test: skill=add" in capsys.readouterr().out
+    both = scores_of(run, tmp_path, "--where", "skill=add", "--where", "skill=read")
+    assert both["n"]["acc_average"] == 4
+    assert main([str(run), "--where", "skill=adds"]) == 1
+    assert "no question has the skill 'adds'; there are: 'add', 'read'" in capsys.readouterr().err
+
+
+def test_command_takes_failures_and_seed_from_the_run(run, tmp_path):
+    """Catches scores that differ from those that the run itself wrote."""
+    assert scores_of(run, tmp_path)["failures"] == "wrong"
+    write_config(run, failures="random", seed=7)
+    drawn = scores_of(run, tmp_path)
+    assert (drawn["failures"], drawn["num_failed"]) == ("random", 3)
+    assert drawn == scores_of(run, tmp_path, "--failures", "random", "--seed", "7")
+    assert scores_of(run, tmp_path, "--failures", "wrong")["answer"]["acc_average"] == "25.00"
+
+
+def test_command_prints_published_figures_and_says_what_is_not_comparable(run, capsys):
+    assert main([str(run), "--paper"]) == 0
+    printed = capsys.readouterr().out
+    assert "85.79 | 84.44 | 85.31 |" in printed
+    assert "a is not comparable: questions of hand, not of ScienceQA." in printed
+
+
+def test_command_exports_and_reads_files_of_the_reference(run, tmp_path, capsys):
+    """Catches another order, and texts that are not what is parsed again."""
+    write_predictions(
+        run / "predictions.parquet",
+        [
+            Prediction(question_id="3", answer=1, text="The answer is (B)."),
+            Prediction(question_id="0", answer=None, text="hm"),
+            Prediction(question_id="2", answer=0),
+            Prediction(question_id="1", answer=1, text="So: The answer is (B)"),
+        ],
+    )
+    path = tmp_path / "predictions_ans_test.json"
+    before = scores_of(run, tmp_path, "--export-reference", str(path))
+    content = json.loads(path.read_text())
+    assert content["preds"] == [
+        "hm",
+        "So: The answer is (B)",
+        "The answer is (A).",
+        "The answer is (B).",
+    ]
+    assert content["labels"] == ["The answer is (B)."] * 4
+    assert content["num_fail"] == 1
+    assert content["scores"]["answer"] == before["answer"]
+    output = tmp_path / "again.json"
+    arguments = ["--predictions", str(path), "--artifacts", str(tmp_path / "shards")]
+    assert main([*arguments, "--json", str(output)]) == 0
+    assert json.loads(output.read_text()) == before
+    capsys.readouterr()
+    assert main([*arguments, "--split", "val"]) == 1
+    assert "has 4 texts in 'preds', the split val" in capsys.readouterr().err
+
+
+def test_scoring_imports_no_torch(run):
+    """Blocks the import in a fresh process."""
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'transformers'):\n"
+        "    sys.modules[name] = None\n"
+        "from mmcot_model.cli.evaluate import main\n"
+        "assert main([sys.argv[1], '--paper']) == 0\n"
+        "sys.exit(main([sys.argv[1], '--error-analysis']))\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script, str(run)], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 1, finished.stderr
+    assert "is not installed; --similarity, --teacher-forced and" in finished.stderr
+    assert "pip install 'mmcot[train]'" in finished.stderr

@@ -142,15 +142,21 @@ def test_empty_texts_are_left_out_as_in_the_reference():
     assert (nothing.bleu1, nothing.bleu4, nothing.rouge) == (None, None, None)
 
 
+_ODD = (
+    st.text(max_size=12) | st.text("ab. \n", max_size=12) | st.sampled_from(["", ".", "..", " . "])
+)
+
+
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.text("ab. \n", max_size=12), st.text("abc. ", max_size=12))))
+@given(st.lists(st.tuples(_ODD, _ODD)))
 def test_any_texts_score_between_0_and_100(pairs):
+    """Catches what the original ends with: an error on texts of full stops, blanks of all kinds."""
     scores = score_rationales(pairs)
     for value in (scores.bleu1, scores.bleu4, scores.rouge):
         assert value is None or 0 <= value <= 100 + 1e-9
 
 
-def test_json_has_the_keys_of_the_reference_and_n():
+def test_json_has_the_keys_of_the_reference_and_more():
     predictions = [
         prediction("0", 1, rationale="Solution: because of 0 things"),
         prediction("1", 2, rationale="same words", reference_rationale="same words"),
@@ -180,7 +186,19 @@ def test_json_has_the_keys_of_the_reference_and_n():
             "acc_grade_7_12": 1,
             "acc_average": 3,
         },
+        "interval": {
+            "acc_natural": {"low": 9.45, "high": 90.55},
+            "acc_social": {"low": 0.0, "high": 79.35},
+            "acc_language": None,
+            "acc_has_text": {"low": 9.45, "high": 90.55},
+            "acc_has_image": {"low": 9.45, "high": 90.55},
+            "acc_no_context": None,
+            "acc_grade_1_6": {"low": 9.45, "high": 90.55},
+            "acc_grade_7_12": {"low": 0.0, "high": 79.35},
+            "acc_average": {"low": 6.15, "high": 79.23},
+        },
         "num_failed": 1,
+        "failures": "wrong",
         "rationale": {
             "bleu1": pytest.approx(200 / 3),
             "bleu4": pytest.approx(100 / 3),  # two words have no 4-gram
@@ -215,18 +233,27 @@ def test_table_shows_every_bucket_with_n():
         for line in table.splitlines()
         if line.startswith("|")
     ]
-    assert [(row[0], row[2], row[3]) for row in cells[2:]] == [
-        ("NAT", "3", "33.33"),
-        ("SOC", "2", "50.00"),
-        ("LAN", "0", "-"),
-        ("TXT", "2", "50.00"),
-        ("IMG", "2", "100.00"),
-        ("NO", "2", "0.00"),
-        ("G1-6", "2", "100.00"),
-        ("G7-12", "2", "0.00"),
-        ("AVG", "5", "40.00"),
+    assert [(row[0], *row[2:]) for row in cells[2:]] == [
+        ("NAT", "3", "33.33", "6.1 to 79.2"),
+        ("SOC", "2", "50.00", "9.5 to 90.5"),
+        ("LAN", "0", "-", "-"),
+        ("TXT", "2", "50.00", "9.5 to 90.5"),
+        ("IMG", "2", "100.00", "34.2 to 100.0"),
+        ("NO", "2", "0.00", "0.0 to 65.8"),
+        ("G1-6", "2", "100.00", "34.2 to 100.0"),
+        ("G7-12", "2", "0.00", "0.0 to 65.8"),
+        ("AVG", "5", "40.00", "11.8 to 76.9"),
     ]
     assert "3 questions without an answer" in table
+
+
+def test_scores_of_rationales_alone_hold_no_accuracy():
+    """Catches 0 % for a stage that answers nothing."""
+    predictions = [prediction("0", None, rationale="r", reference_rationale="r")]
+    scores = evaluate(QUESTIONS[:1], predictions, answers=False)
+    assert set(scores.to_json()["answer"].values()) == {None}
+    assert (scores.num_failed, scores.rationale.bleu1) == (0, 100)
+    assert "no answers to score" in render_table(scores)
 
 
 @pytest.mark.skipif(

@@ -55,7 +55,7 @@ def test_two_stages_leave_everything_by_question_id(artifacts, run):
     assert (run / "answer" / "model.safetensors").is_file()
     described = json.loads((run / "run.json").read_text())
     spec = json.loads((artifacts / "tiny" / "manifest.json").read_text())["spec"]
-    assert described["feature_spec"] == spec
+    assert described["feature_specs"] == [spec]
 
 
 def test_evaluate_prints_what_the_run_scored(run, tmp_path, capsys):
@@ -232,9 +232,15 @@ def test_evaluate_refuses_predictions_of_another_split(run, capsys):
 
 
 def test_what_is_cut_off_is_said(artifacts, tmp_path, caplog):
-    arguments = ["--stage", "rationale", "--max-source", "9"]
+    arguments = ["--stage", "rationale", "--max-source", "20"]
     assert train(artifacts, tmp_path / "run", *arguments) == 0
-    assert "sources reach the limit of 9 tokens" in caplog.text
+    assert "longer than 20 tokens" in caplog.text
+    (cut,) = {
+        what["sources"]["num_cut"]
+        for name, what in json.loads((tmp_path / "run" / "run.json").read_text())["cuts"].items()
+        if name == "rationale test"
+    }
+    assert cut == len(select_split(read_questions(artifacts), "test"))
 
 
 @pytest.mark.parametrize("prompt_format", ["QCM-LEA", "QCM-ALE"])
@@ -244,7 +250,7 @@ def test_one_stage_with_rationale_trains_on_whole_targets(
     """Would catch targets that are cut to the length of an answer, and lose it."""
     more = ["--stage", "answer", "--prompt-format", prompt_format, "--max-rationale", "120"]
     assert train(artifacts, tmp_path / "run", *more) == 0
-    assert "targets reach the limit" not in caplog.text
+    assert "targets are longer" not in caplog.text
 
 
 def test_features_are_read_from_a_url(artifacts, tmp_path, monkeypatch):
@@ -264,7 +270,7 @@ def test_features_are_read_from_a_url(artifacts, tmp_path, monkeypatch):
     command = ["--features", str(artifacts / "tiny"), "--output", str(tmp_path / "path"), *quick]
     assert train_main(command) == 0
     runs = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("url", "path")]
-    assert [run["features"] for run in runs] == [url, str((artifacts / "tiny").resolve())]
+    assert [run["features"] for run in runs] == [[url], [str((artifacts / "tiny").resolve())]]
     assert runs[0]["sha256"] == runs[1]["sha256"]
     predictions = [
         pl.read_parquet(tmp_path / name / "predictions.parquet") for name in ("url", "path")

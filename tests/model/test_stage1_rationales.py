@@ -363,7 +363,7 @@ def test_features_of_another_kind_are_refused(artifacts, run, tmp_path, capsys):
     unfinished = shutil.copytree(run, tmp_path / "unfinished")
     (unfinished / "run.json").unlink()
     assert stage1(artifacts, unfinished, *arguments) == 1
-    assert "is not the feature set that" in capsys.readouterr().err
+    assert "not the features that" in capsys.readouterr().err
 
 
 def test_captions_of_another_data_set_are_refused(artifacts, tmp_path, capsys):
