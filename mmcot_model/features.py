@@ -112,7 +112,7 @@ def open_run_features(
 
     Raises:
         ShardError: If a set cannot be read, or is not what is expected.
-        TrainingError: If two sets are of the same encoder, or there are more or fewer than expected.
+        TrainingError: If two sets are of the same encoder, or there are not as many as expected.
     """
     if expect is not None and len(expect) != len(places):
         raise TrainingError(

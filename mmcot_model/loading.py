@@ -12,9 +12,14 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from transformers.utils import logging as transformers_logging
 
 from mmcot_data.errors import TrainingError
+from mmcot_model.checkpoints.state_dicts import (
+    FUSION_TENSORS,
+    REFERENCE_ARCHITECTURE,
+    generation,
+    some_of,
+)
 from mmcot_model.feature_layout import FeatureLayout
 from mmcot_model.fusion import FusionT5, FusionT5Config
-from mmcot_model.state_dicts import FUSION_TENSORS, REFERENCE_ARCHITECTURE, generation, some_of
 from mmcot_model.tokenizer import train_tokenizer
 
 __all__ = ["PRESETS", "load_model", "new_model"]

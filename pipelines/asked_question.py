@@ -12,7 +12,7 @@ from mmcot_data.questions import Question, read_questions
 from mmcot_data.sources import open_stored
 from mmcot_data.text_artifacts import artifact_path
 from mmcot_model.features import RunFeatures, open_run_features
-from mmcot_model.trained_run import TrainedRun
+from mmcot_model.trained.run import TrainedRun
 
 if TYPE_CHECKING:
     from PIL import Image

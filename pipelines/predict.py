@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmcot_data.errors import MmcotError, TrainingError, how_to_install
 from mmcot_data.files import write_bytes, write_json
 from mmcot_data.questions import OPTION_LETTERS
-from mmcot_model.trained_run import TrainedRun, read_trained_run
+from mmcot_model.trained.run import TrainedRun, read_trained_run
 from pipelines.asked_question import (
     AskedQuestion,
     find_picture,
@@ -23,8 +23,8 @@ from pipelines.asked_question import (
 )
 
 if TYPE_CHECKING:
-    from mmcot_model.asking import Reply
     from mmcot_model.batches import FeatureSource
+    from mmcot_model.trained.asking import Reply
 
 __all__ = ["main"]
 
@@ -189,7 +189,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     quiet.disable_progress_bar()
     quiet.set_verbosity_error()
     from mmcot_data.encoders.compute import find_device
-    from mmcot_model.asking import ask_run
+    from mmcot_model.trained.asking import ask_run
 
     device = find_device(arguments.device)
     asked, features, notes = _load_features(arguments, run, asked)
@@ -208,7 +208,7 @@ def _load_features(
     arguments: argparse.Namespace, run: TrainedRun, asked: AskedQuestion
 ) -> tuple[AskedQuestion, "FeatureSource | None", Sequence[str]]:
     """The features of the question's picture, the picture to show, and what is to be said of it."""
-    from mmcot_model.trained_stage import NoPictures
+    from mmcot_model.trained.stage import NoPictures
     from pipelines.picture_features import encode_picture
 
     if run.layout is None:

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mmcot_data.questions import OPTION_LETTERS
-from mmcot_model.asking import Reply
-from mmcot_model.explanation import Explanation
-from mmcot_model.trained_run import TrainedRun
+from mmcot_model.trained.asking import Reply
+from mmcot_model.trained.explanation import Explanation
+from mmcot_model.trained.run import TrainedRun
 from pipelines.asked_question import AskedQuestion
 from pipelines.attention_panel import draw_attention, draw_picture, panel_height, put_text
 from pipelines.prediction_text import describe_answer, parts_by_encoder

@@ -7,9 +7,9 @@ from typing import Any
 from mmcot_data.images import bytes_sha256
 from mmcot_data.questions import OPTION_LETTERS
 from mmcot_data.shards import FeatureSpec
-from mmcot_model.asking import Reply, StageOutput
-from mmcot_model.explanation import Explanation
-from mmcot_model.trained_run import TrainedRun
+from mmcot_model.trained.asking import Reply, StageOutput
+from mmcot_model.trained.explanation import Explanation
+from mmcot_model.trained.run import TrainedRun
 from pipelines.asked_question import AskedQuestion
 
 __all__ = ["best_choice", "describe_answer", "parts_by_encoder", "render_reply", "reply_as_json"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmcot_data.questions import OPTION_LETTERS, Question, read_questions, select_split
-from mmcot_model import run_folder
 from mmcot_model.evaluation import Prediction, Scores, evaluate, read_predictions
 from mmcot_model.evaluation.buckets import BUCKETS
+from mmcot_model.runs.folder import read_run as read_run_record
 
 __all__ = [
     "ReportedRun",
@@ -40,7 +40,7 @@ def read_run(title: str, folder: Path) -> ReportedRun:
         TrainingError: If the run is not finished.
         DataError: If its questions or predictions cannot be read.
     """
-    run = run_folder.read_run(folder)
+    run = read_run_record(folder)
     questions = read_questions(Path(run["artifacts"]))
     tested = select_split(questions, run["test_split"])
     predictions = read_predictions(folder / "predictions.parquet", questions)

@@ -99,7 +99,7 @@ def _positive(text: str) -> int:
 def _convert(args: argparse.Namespace) -> None:
     from transformers.utils import logging
 
-    from mmcot_model.conversion import convert_checkpoint
+    from mmcot_model.checkpoints.conversion import convert_checkpoint
     from mmcot_model.feature_layout import FeatureLayout
 
     logging.set_verbosity_error()  # it knows nothing of our kind of model

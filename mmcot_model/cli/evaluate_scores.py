@@ -20,7 +20,7 @@ from mmcot_model.evaluation.reference_files import (
 from mmcot_model.evaluation.report import rationale_pairs
 from mmcot_model.evaluation.subsets import select_where
 from mmcot_model.evaluation.tables import render_table
-from mmcot_model.run_folder import read_config, read_run
+from mmcot_model.runs.folder import read_config, read_run
 
 __all__ = ["print_scores"]
 
@@ -190,8 +190,8 @@ def _with_models(
         scores = replace(scores, similarity=score_similarity(pairs, args.similarity))
     if args.teacher_forced:
         _hide_loading_bars()
-        from mmcot_model.teacher_forcing import score_teacher_forced
-        from mmcot_model.trained_run import read_trained_run
+        from mmcot_model.trained.run import read_trained_run
+        from mmcot_model.trained.teacher_forcing import score_teacher_forced
 
         run = read_trained_run(args.run)
         forced = score_teacher_forced(run, questions, request.artifacts, features=args.features)
@@ -212,9 +212,9 @@ def _print_paper_table(
 
 def _print_error_analysis(args: argparse.Namespace, request: _Request) -> None:
     _hide_loading_bars()
-    from mmcot_model.error_analysis import analyse_errors
-    from mmcot_model.error_counts import render_error_tables
-    from mmcot_model.trained_run import read_trained_run
+    from mmcot_model.trained.error_analysis import analyse_errors
+    from mmcot_model.trained.error_counts import render_error_tables
+    from mmcot_model.trained.run import read_trained_run
 
     run = read_trained_run(args.run)
     if run.config.test_split != request.split:

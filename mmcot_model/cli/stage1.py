@@ -73,7 +73,7 @@ def add_parser(commands: Subcommands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from mmcot_model.stage1_rationales import Stage1Config, write_stage1_rationales
+    from mmcot_model.producers.stage1 import Stage1Config, write_stage1_rationales
 
     try:
         config = Stage1Config(

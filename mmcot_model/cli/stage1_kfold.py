@@ -9,7 +9,7 @@ from mmcot_data.cli.rationales.arguments import add_artifacts, add_producer
 from mmcot_data.cli.subcommand import Subcommands, add_subcommand
 from mmcot_data.prompts import RATIONALE_FORMATS
 from mmcot_model.cli.options import add_setting_options, config_from
-from mmcot_model.reporters import check_reporters
+from mmcot_model.runs.reporters import check_reporters
 
 __all__ = ["add_parser"]
 
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
     check_reporters(getattr(arguments, "report_to", ()))
     import transformers
 
-    from mmcot_model.kfold import KFoldConfig, write_kfold_rationales
+    from mmcot_model.producers.kfold import KFoldConfig, write_kfold_rationales
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     transformers.utils.logging.disable_progress_bar()

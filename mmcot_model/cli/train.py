@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from mmcot_data.errors import MmcotError, TrainingError, how_to_install
 from mmcot_model.cli.options import add_file_options, add_setting_options, config_from
-from mmcot_model.config import TrainConfig
 from mmcot_model.distributed import is_main
-from mmcot_model.reporters import check_reporters
+from mmcot_model.runs.reporters import check_reporters
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["build_parser", "main"]
 
@@ -25,7 +25,7 @@ question and its picture's features and writes a rationale; stage 2 reads the
 rationale besides, and answers. Then the questions of the test split are answered,
 always from rationales that were generated, and scored.
 
-Every setting below is a field of mmcot_model.config.TrainConfig and a key of
+Every setting below is a field of mmcot_model.settings.config.TrainConfig and a key of
 --config; those of a run stand in its train.yaml. `none` takes back what a file says.
 """
 
@@ -129,10 +129,10 @@ def _run(config: TrainConfig, *, resume: bool) -> None:
     disable_progress_bars()
     check_reporters(config.report_to)
     if config.push_to_hub is not None and is_main():
-        from mmcot_model.hub import check_hub_access
+        from mmcot_model.runs.hub import check_hub_access
 
         check_hub_access(config.push_to_hub)
-    from mmcot_model.runs import train_run
+    from mmcot_model.runs.run import train_run
 
     scores = train_run(config, resume=resume)
     if not is_main():
@@ -151,7 +151,7 @@ def _run(config: TrainConfig, *, resume: bool) -> None:
 def _push(config: TrainConfig, repo_id: str) -> None:
     from huggingface_hub.utils.tqdm import enable_progress_bars
 
-    from mmcot_model.hub import push_run
+    from mmcot_model.runs.hub import push_run
 
     enable_progress_bars()
     try:

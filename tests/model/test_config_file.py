@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcot_data.errors import TrainingError
-from mmcot_model.config import TrainConfig
-from mmcot_model.config_file import read_config_file, write_config_file
-from mmcot_model.settings import GROUPS
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.descriptions import GROUPS
+from mmcot_model.settings.files import read_config_file, write_config_file
 
 CONFIG = TrainConfig(artifacts=Path("shards"), output=Path("runs/x"))
 # A surrogate is no text; "none" is what an absent setting is called.

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from mmcot_model import FusionT5, FusionT5Config
+from mmcot_model.checkpoints.conversion import convert_checkpoint
+from mmcot_model.checkpoints.state_dicts import FUSION_TENSORS, canonical_name, stored_shapes
 from mmcot_model.cli.convert import main
-from mmcot_model.conversion import convert_checkpoint
 from mmcot_model.feature_layout import FeatureLayout
 from mmcot_model.loading import load_model
-from mmcot_model.state_dicts import FUSION_TENSORS, canonical_name, stored_shapes
 
 SHAPES = Path(__file__).parents[3] / "shared" / "reference" / "mm-cot-state-dicts.json"
 DETR = FeatureLayout(encoders=("detr",), num_patches=100, patch_dim=256)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from reference_checkpoints import TEXTS
 
-from mmcot_model.conversion import convert_checkpoint
+from mmcot_model.checkpoints.conversion import convert_checkpoint
 from mmcot_model.loading import load_model
 from mmcot_model.tokenizer import train_tokenizer
 

@@ -8,7 +8,7 @@ import torch
 from reference_checkpoints import write_checkpoint
 from safetensors import SafetensorError
 
-from mmcot_model import conversion
+from mmcot_model.checkpoints import conversion
 from mmcot_model.cli.convert import main
 from mmcot_model.tokenizer import train_tokenizer
 

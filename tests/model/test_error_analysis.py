@@ -16,11 +16,11 @@ from mmcot_data.sample import draw_sample
 from mmcot_model.batches import Collator
 from mmcot_model.cli.evaluate import main
 from mmcot_model.cli.train import main as train_main
-from mmcot_model.error_analysis import analyse_errors
 from mmcot_model.generation import generate
-from mmcot_model.run_generation import tokenize_sources
-from mmcot_model.trained_run import read_trained_run
-from mmcot_model.trained_stage import TrainedStage, open_sources
+from mmcot_model.runs.generating import tokenize_sources
+from mmcot_model.trained.error_analysis import analyse_errors
+from mmcot_model.trained.run import read_trained_run
+from mmcot_model.trained.stage import TrainedStage, open_sources
 
 QUICK = ["--max-steps", "2", "--batch-size", "4", "--max-rationale", "12", "--max-answer", "8"]
 
@@ -84,7 +84,7 @@ class FakeStage:
 
 def test_conditions_change_what_they_say(artifacts, runs, asked, monkeypatch):
     """Catches rationales and pictures that are given under the wrong condition."""
-    monkeypatch.setattr("mmcot_model.error_analysis.TrainedStage", FakeStage)
+    monkeypatch.setattr("mmcot_model.trained.error_analysis.TrainedStage", FakeStage)
     table = pl.read_parquet(runs / "two" / "predictions.parquet")
     gold = {q.question_id: f"Solution: it is {q.answer}" for q in asked}
     spoiled = asked[0].question_id

@@ -1,13 +1,13 @@
 """What an error analysis counts, on answers that are counted by hand."""
 
 from mmcot_data.questions import Question
-from mmcot_model.error_counts import (
+from mmcot_model.evaluation.intervals import Share
+from mmcot_model.trained.error_counts import (
     ConditionAnswer,
     count_by_skill,
     count_errors,
     render_error_tables,
 )
-from mmcot_model.evaluation.intervals import Share
 
 QUESTIONS = [
     Question(

@@ -8,8 +8,8 @@ import pytest
 
 from mmcot_data.questions import Question, write_questions
 from mmcot_model.cli.evaluate import main
-from mmcot_model.config import TrainConfig
 from mmcot_model.evaluation import Prediction, write_predictions
+from mmcot_model.settings.config import TrainConfig
 
 
 def question(question_id, split="test", **changes):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from mmcot_model.batches import Collator, Example
-from mmcot_model.explanation import Explanation, explain
 from mmcot_model.feature_layout import FeatureLayout
 from mmcot_model.fusion import FusionT5, FusionT5Config
 from mmcot_model.loading import new_model
+from mmcot_model.trained.explanation import Explanation, explain
 
 WIDTH, D, P, S = 32, 12, 6, 7
 SIZES = {"vocab_size": 99, "d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mmcot_model.batches import Collator, Example
-from mmcot_model.choice_scores import score_answers
 from mmcot_model.feature_layout import FeatureLayout
 from mmcot_model.loading import new_model
+from mmcot_model.trained.choice_scores import score_answers
 
 P, D = 4, 6
 TEXTS = [

@@ -5,7 +5,7 @@ from hub_server import TOKEN, serve_hub
 from huggingface_hub import constants
 
 from mmcot_data.errors import TrainingError
-from mmcot_model.hub import check_hub_access, push_run
+from mmcot_model.runs.hub import check_hub_access, push_run
 
 PUSHED = {
     "README.md": b"---\ntags: [mmcot]\n---\n# A run\n",

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import MT5Config, T5Config, T5ForConditionalGeneration
 
 from mmcot_data.errors import TrainingError
+from mmcot_model.checkpoints.state_dicts import FUSION_TENSORS
 from mmcot_model.feature_layout import FeatureLayout
 from mmcot_model.fusion import FusionT5
 from mmcot_model.loading import load_model, new_model
-from mmcot_model.state_dicts import FUSION_TENSORS
 from mmcot_model.tokenizer import train_tokenizer
 
 LAYOUT = FeatureLayout(encoders=("detr", "vit"), num_patches=9, patch_dim=12)

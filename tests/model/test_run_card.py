@@ -18,12 +18,12 @@ from huggingface_hub import ModelCard
 
 from mmcot_data.files import write_json
 from mmcot_data.questions import Question
-from mmcot_model.config import TrainConfig
-from mmcot_model.config_file import write_config_file
-from mmcot_model.environment import environment, git_state
 from mmcot_model.evaluation import Scores, evaluate
 from mmcot_model.evaluation.predictions import Prediction
-from mmcot_model.run_card import write_run_card
+from mmcot_model.runs.card import write_run_card
+from mmcot_model.runs.environment import environment, git_state
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.files import write_config_file
 
 SPEC = {
     "encoder": "detr",

@@ -20,7 +20,7 @@ from mmcot_data.rationales import gold_rationales, write_rationales
 from mmcot_data.sample import draw_sample
 from mmcot_model.cli.train import main as train_main
 from mmcot_model.fusion import FusionT5
-from mmcot_model.run_folder import read_config
+from mmcot_model.runs.folder import read_config
 
 QUICK = ["--max-steps", "3", "--batch-size", "8", "--max-rationale", "12", "--max-answer", "8"]
 

@@ -19,8 +19,8 @@ from mmcot_data.questions import read_questions, select_split
 from mmcot_data.rationales import Rationale, read_rationales, write_rationales
 from mmcot_data.sample import draw_sample
 from mmcot_model.cli.train import main as train_main
-from mmcot_model.kfold import fold_of
-from mmcot_model.run_folder import locked_folder
+from mmcot_model.producers.kfold import fold_of
+from mmcot_model.runs.folder import locked_folder
 
 QUICK = ["--max-steps", "4", "--batch-size", "8", "--max-rationale", "12"]
 
@@ -165,16 +165,17 @@ def test_no_model_of_kfold_has_seen_what_it_writes_about(artifacts, kfold):
 
 def test_a_fold_is_trained_on_the_other_folds_only(artifacts, tmp_path, monkeypatch):
     """Checked where the examples reach the trainer, not where they are chosen."""
-    from mmcot_model import stage_run
+
+    from mmcot_model.runs import stages
 
     seen = []
-    train_stage = stage_run.train_stage
+    train_stage = stages.train_stage
 
     def spy(model, tokenizer, examples, *more):
         seen.append({example.question_id for example in examples})
         return train_stage(model, tokenizer, examples, *more)
 
-    monkeypatch.setattr(stage_run, "train_stage", spy)
+    monkeypatch.setattr(stages, "train_stage", spy)
     assert run_kfold(artifacts, tmp_path, "--producer", "spied") == 0
     train_split = select_split(read_questions(artifacts), "train")
     every = {q.question_id for q in train_split}
@@ -197,16 +198,17 @@ def test_kfold_is_not_made_twice(artifacts, kfold, capsys):
 
 def test_stage_2_learns_from_the_given_rationales(artifacts, kfold, run, tmp_path, monkeypatch):
     """With gold rationales in place of generated ones the mismatch would come back unseen."""
-    from mmcot_model import stage_run
+
+    from mmcot_model.runs import stages
 
     seen = {}
-    tokenize = stage_run.tokenize
+    tokenize = stages.tokenize
 
     def spy(tokenizer, inputs, **limits):
         seen.setdefault(len(seen), list(inputs))
         return tokenize(tokenizer, inputs, **limits)
 
-    monkeypatch.setattr(stage_run, "tokenize", spy)
+    monkeypatch.setattr(stages, "tokenize", spy)
     assert stage1(artifacts, run, "--split", "test", "--producer", "tested") == 0
     options = ["--stage", "answer", "--prompt-format", "QCMG-A", "--rationales", "tested"]
     assert train(artifacts, tmp_path / "r", *options, "--train-rationales", "stage1-kfold") == 0
@@ -219,7 +221,6 @@ def test_stage_2_learns_from_the_given_rationales(artifacts, kfold, run, tmp_pat
 
 def test_a_student_learns_what_the_teacher_wrote(artifacts, tmp_path, monkeypatch, caplog):
     """Fine-tune-CoT: kept samples are the targets, each an example; others are left out."""
-    from mmcot_model import stage_run
 
     questions = read_questions(artifacts)
     first, second, third = select_split(questions, "train")[:3]
@@ -244,14 +245,16 @@ def test_a_student_learns_what_the_teacher_wrote(artifacts, tmp_path, monkeypatc
         ],
         {},
     )
+    from mmcot_model.runs import stages
+
     seen = []
-    tokenize = stage_run.tokenize
+    tokenize = stages.tokenize
 
     def spy(tokenizer, inputs, **limits):
         seen.append([(text.question_id, text.target) for text in inputs])
         return tokenize(tokenizer, inputs, **limits)
 
-    monkeypatch.setattr(stage_run, "tokenize", spy)
+    monkeypatch.setattr(stages, "tokenize", spy)
     one = ["--stage", "answer", "--prompt-format", "QCM-LEA", "--target-rationales", "teacher"]
     assert train(artifacts, tmp_path / "one", *one) == 0
     a, c = first.question_id, third.question_id
@@ -309,7 +312,6 @@ def test_gold_rationales_in_a_test_are_announced(artifacts, tmp_path, caplog):
 
 def test_what_stage_2_learns_from_does_not_shrink_stage_1(artifacts, tmp_path, monkeypatch):
     """Few rationales for stage 2 once left stage 1 with as few questions."""
-    from mmcot_model import stage_run
 
     questions = select_split(read_questions(artifacts), "train")
     rows = [
@@ -317,14 +319,16 @@ def test_what_stage_2_learns_from_does_not_shrink_stage_1(artifacts, tmp_path, m
         for q in questions[:5]
     ]
     write_rationales(artifacts / "rationales" / "few.parquet", rows, {})
+    from mmcot_model.runs import stages
+
     seen = []
-    train_stage = stage_run.train_stage
+    train_stage = stages.train_stage
 
     def spy(model, tokenizer, examples, *more):
         seen.append(len(examples))
         return train_stage(model, tokenizer, examples, *more)
 
-    monkeypatch.setattr(stage_run, "train_stage", spy)
+    monkeypatch.setattr(stages, "train_stage", spy)
     assert train(artifacts, tmp_path / "r", "--train-rationales", "few") == 0
     assert seen == [len(questions), 5]
 

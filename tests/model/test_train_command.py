@@ -17,11 +17,11 @@ from mmcot_data.errors import TrainingError
 from mmcot_data.sample import draw_sample
 from mmcot_model.cli.options import config_from
 from mmcot_model.cli.train import build_parser, main
-from mmcot_model.config import RECIPES, REFERENCE, TrainConfig
-from mmcot_model.config_file import write_config_file
-from mmcot_model.reporters import check_reporters
-from mmcot_model.run_folder import read_config
-from mmcot_model.settings import SETTINGS, flag_of
+from mmcot_model.runs.folder import read_config
+from mmcot_model.runs.reporters import check_reporters
+from mmcot_model.settings.config import RECIPES, REFERENCE, TrainConfig
+from mmcot_model.settings.descriptions import SETTINGS, flag_of
+from mmcot_model.settings.files import write_config_file
 
 NOT_SETTINGS = {"help", "resume", "config", "reference"}
 QUICK = ["--max-steps", "1", "--batch-size", "4", "--max-rationale", "4", "--max-answer", "4"]
@@ -238,7 +238,7 @@ def test_a_tracker_without_a_key_stops_before_training(monkeypatch, tmp_path):
 
 
 def test_only_the_main_process_of_several_prints(monkeypatch, capsys):
-    monkeypatch.setattr("mmcot_model.runs.train_run", lambda *_, **__: None)
+    monkeypatch.setattr("mmcot_model.runs.run.train_run", lambda *_, **__: None)
     for rank, expected in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         assert main(["--artifacts", "a", "--stage", "rationale"]) == 0
@@ -258,7 +258,9 @@ def hub(monkeypatch, tmp_path):
 def test_without_access_to_the_hub_nothing_is_trained(hub, monkeypatch, capsys):
     """Would catch a token that is missed only when a day of training is over."""
     monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr("mmcot_model.runs.train_run", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(
+        "mmcot_model.runs.run.train_run", lambda *_, **__: pytest.fail("it trained")
+    )
     assert main(["--artifacts", "a", "--push-to-hub", "me/x"]) == 1
     assert "hf auth login" in capsys.readouterr().err
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from mmcot_model.batches import Collator, Example
-from mmcot_model.config import TrainConfig
 from mmcot_model.fusion import FusionT5, FusionT5Config
+from mmcot_model.runs.training import StageSettings, Validation, is_trained, train_stage
+from mmcot_model.settings.config import TrainConfig
 from mmcot_model.tokenizer import train_tokenizer
-from mmcot_model.training import StageSettings, Validation, is_trained, train_stage
 
 CONFIG = TrainConfig(
     artifacts=Path("unread"),

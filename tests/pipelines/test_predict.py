@@ -17,12 +17,12 @@ from mmcot_data.inputs import model_inputs
 from mmcot_data.questions import read_questions, select_split
 from mmcot_data.shards import open_features
 from mmcot_model.batches import Collator
-from mmcot_model.config import TrainConfig
 from mmcot_model.features import open_run_features
 from mmcot_model.generation import generate
 from mmcot_model.loading import load_model, new_model
-from mmcot_model.run_folder import read_config
-from mmcot_model.run_generation import tokenize_sources
+from mmcot_model.runs.folder import read_config
+from mmcot_model.runs.generating import tokenize_sources
+from mmcot_model.settings.config import TrainConfig
 from pipelines.picture_features import encode_picture
 from pipelines.predict import main
 

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmcot_data.questions import Question
-from mmcot_model.asking import Reply, StageOutput
-from mmcot_model.choice_scores import ChoiceScore
-from mmcot_model.config import TrainConfig
-from mmcot_model.explanation import Explanation
-from mmcot_model.trained_run import TrainedRun
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.trained.asking import Reply, StageOutput
+from mmcot_model.trained.choice_scores import ChoiceScore
+from mmcot_model.trained.explanation import Explanation
+from mmcot_model.trained.run import TrainedRun
 from pipelines.asked_question import AskedQuestion, OpenedPicture
 from pipelines.attention_panel import draw_attention, draw_picture, panel_height
 from pipelines.prediction_picture import draw_prediction

@@ -26,12 +26,12 @@ from transformers.trainer_callback import PrinterCallback
 from mmcot_data.errors import TrainingError
 from mmcot_data.files import sync_files, write_json
 from mmcot_model.batches import Collator, Example, ExampleDataset, LengthSampler
-from mmcot_model.config import TrainConfig
 from mmcot_model.distributed import is_main, num_processes, wait_for_all
 from mmcot_model.fusion import FusionT5
 from mmcot_model.precision import uses_bf16
-from mmcot_model.reporters import end_reports
-from mmcot_model.training_callbacks import EvaluateAtEnd, KnowBest, ProgressBar, SetEpoch
+from mmcot_model.runs.reporters import end_reports
+from mmcot_model.runs.training_callbacks import EvaluateAtEnd, KnowBest, ProgressBar, SetEpoch
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["StageSettings", "Validation", "is_trained", "train_stage"]
 

@@ -14,9 +14,9 @@ import yaml
 from mmcot_data import __version__
 from mmcot_data.errors import MmcotError, TrainingError
 from mmcot_data.files import write_bytes
-from mmcot_model.config import TrainConfig
-from mmcot_model.setting_values import kind_of, plain_value
-from mmcot_model.settings import GROUPS, SETTINGS
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.descriptions import GROUPS, SETTINGS
+from mmcot_model.settings.values import kind_of, plain_value
 
 __all__ = ["read_config_file", "write_config_file"]
 

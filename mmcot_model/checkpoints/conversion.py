@@ -30,17 +30,15 @@ from mmcot_data.files import (
     sync_folder,
     write_json,
 )
-from mmcot_model.checkpoint_files import (
+from mmcot_model.checkpoints.files import (
     checkpoint_folder,
     read_object,
     read_tensors,
     weight_files,
 )
-from mmcot_model.feature_layout import FeatureLayout
-from mmcot_model.fusion import FusionT5Config
-from mmcot_model.reference_config import find_tokenizer, fusion_config
-from mmcot_model.reference_features import choose_layout
-from mmcot_model.state_dicts import (
+from mmcot_model.checkpoints.reference_config import find_tokenizer, fusion_config
+from mmcot_model.checkpoints.reference_features import choose_layout
+from mmcot_model.checkpoints.state_dicts import (
     FUSION_TENSORS,
     canonical_name,
     canonical_state_dict,
@@ -48,6 +46,8 @@ from mmcot_model.state_dicts import (
     generation,
     stored_shapes,
 )
+from mmcot_model.feature_layout import FeatureLayout
+from mmcot_model.fusion import FusionT5Config
 
 __all__ = ["Conversion", "convert_checkpoint"]
 

@@ -1,11 +1,11 @@
 """A run: texts and features in; two trained stages, rationales, predictions and scores out."""
 
-from mmcot_model.config import TrainConfig
 from mmcot_model.distributed import is_main, wait_for_all
 from mmcot_model.evaluation import Scores
-from mmcot_model.run_folder import claim_folder, finish_folder, locked_folder
-from mmcot_model.run_inputs import read_inputs
-from mmcot_model.run_rationales import choose_rationales
+from mmcot_model.runs.folder import claim_folder, finish_folder, locked_folder
+from mmcot_model.runs.inputs import read_inputs
+from mmcot_model.runs.rationales import choose_rationales
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["train_run"]
 
@@ -35,7 +35,7 @@ def train_run(config: TrainConfig, *, resume: bool = False) -> Scores | None:
         if is_main():
             claim_folder(config, inputs, resume=resume)
         wait_for_all()
-        from mmcot_model.stage_run import StageRun  # torch and transformers take seconds
+        from mmcot_model.runs.stages import StageRun  # torch and transformers take seconds
 
         run = StageRun(config, inputs, rationales)
         scores = written = None

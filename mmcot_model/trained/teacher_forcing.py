@@ -7,8 +7,8 @@ from mmcot_data.errors import TrainingError
 from mmcot_data.prompts import gold_rationale
 from mmcot_data.questions import Question
 from mmcot_model.evaluation import RationaleScores, score_rationales
-from mmcot_model.trained_run import TrainedRun
-from mmcot_model.trained_stage import TrainedStage, open_sources
+from mmcot_model.trained.run import TrainedRun
+from mmcot_model.trained.stage import TrainedStage, open_sources
 
 __all__ = ["score_teacher_forced"]
 

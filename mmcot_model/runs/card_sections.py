@@ -7,11 +7,11 @@ from typing import Any
 
 from mmcot_data.prompts import build_prompt
 from mmcot_data.questions import Question
-from mmcot_model.config import TrainConfig, recipe_of
 from mmcot_model.evaluation.buckets import BUCKETS
 from mmcot_model.evaluation.tables import markdown_table
-from mmcot_model.setting_values import plain_value
-from mmcot_model.settings import SETTINGS
+from mmcot_model.settings.config import TrainConfig, recipe_of
+from mmcot_model.settings.descriptions import SETTINGS
+from mmcot_model.settings.values import plain_value
 
 __all__ = [
     "is_hub_id",

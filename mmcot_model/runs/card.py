@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcot_data.files import write_bytes
-from mmcot_model.config import TrainConfig
-from mmcot_model.config_file import read_config_file
-from mmcot_model.run_card_sections import (
+from mmcot_model.runs.card_sections import (
     is_hub_id,
     licence_lines,
     score_lines,
@@ -17,6 +15,8 @@ from mmcot_model.run_card_sections import (
     training_lines,
     usage_lines,
 )
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.files import read_config_file
 
 __all__ = ["write_run_card"]
 

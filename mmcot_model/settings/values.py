@@ -8,8 +8,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from mmcot_data.shards.remote import is_remote
-from mmcot_model.config import TrainConfig
-from mmcot_model.settings import SETTINGS
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.descriptions import SETTINGS
 
 __all__ = ["NOTHING", "ValueKind", "kind_of", "plain_value"]
 

@@ -17,16 +17,16 @@ from mmcot_data.rationales import RATIONALE_KEY, RATIONALE_SCHEMA
 from mmcot_data.row_sampling import Sampling
 from mmcot_data.row_seeds import row_seed
 from mmcot_data.text_artifacts import artifact_path
-from mmcot_model.config import TrainConfig
 from mmcot_model.distributed import local_device
 from mmcot_model.features import RunFeatures, open_run_features
 from mmcot_model.generation import Generation, generate
 from mmcot_model.loading import load_model
-from mmcot_model.run_folder import read_config, read_features_sha256, read_run
-from mmcot_model.run_generation import run_collator, tokenize_sources
-from mmcot_model.run_inputs import check_coverage
-from mmcot_model.stage_run import rationale_rows
-from mmcot_model.training import is_trained
+from mmcot_model.runs.folder import read_config, read_features_sha256, read_run
+from mmcot_model.runs.generating import run_collator, tokenize_sources
+from mmcot_model.runs.inputs import check_coverage
+from mmcot_model.runs.stages import rationale_rows
+from mmcot_model.runs.training import is_trained
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["Stage1Config", "Stage1Summary", "write_stage1_rationales"]
 

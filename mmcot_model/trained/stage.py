@@ -22,9 +22,9 @@ from mmcot_model.generation import generate
 from mmcot_model.loading import load_model
 from mmcot_model.precision import autocast
 from mmcot_model.progress import progress_bar
-from mmcot_model.run_generation import run_collator, tokenize_sources
-from mmcot_model.run_inputs import check_coverage
-from mmcot_model.trained_run import TrainedRun
+from mmcot_model.runs.generating import run_collator, tokenize_sources
+from mmcot_model.runs.inputs import check_coverage
+from mmcot_model.trained.run import TrainedRun
 
 __all__ = ["NoPictures", "StageSources", "TrainedStage", "open_sources"]
 

@@ -15,8 +15,8 @@ from mmcot_data.rationales import (
     kept_samples,
     read_rationales,
 )
-from mmcot_model.config import TrainConfig
-from mmcot_model.run_inputs import GOLD_SOURCES, RunInputs
+from mmcot_model.runs.inputs import GOLD_SOURCES, RunInputs
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["RunRationales", "choose_rationales"]
 

@@ -25,12 +25,12 @@ from filelock import FileLock, Timeout
 from mmcot_data.errors import TrainingError
 from mmcot_data.files import write_json
 from mmcot_data.shards.remote import is_remote
-from mmcot_model.config import TrainConfig
-from mmcot_model.config_file import write_config_file
 from mmcot_model.distributed import is_main, num_processes
-from mmcot_model.environment import environment
-from mmcot_model.run_card import write_run_card
-from mmcot_model.run_inputs import RunInputs
+from mmcot_model.runs.card import write_run_card
+from mmcot_model.runs.environment import environment
+from mmcot_model.runs.inputs import RunInputs
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.files import write_config_file
 
 __all__ = [
     "FREE_SETTINGS",

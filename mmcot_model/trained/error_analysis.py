@@ -19,7 +19,8 @@ from mmcot_data.errors import DataError, TrainingError
 from mmcot_data.files import write_json, write_parquet
 from mmcot_data.prompts import gold_rationale, parse_answer
 from mmcot_data.questions import Question, read_questions, select_split
-from mmcot_model.error_counts import (
+from mmcot_model.evaluation import Prediction, read_predictions
+from mmcot_model.trained.error_counts import (
     AS_RUN,
     CONDITIONS,
     ConditionAnswer,
@@ -27,9 +28,8 @@ from mmcot_model.error_counts import (
     count_by_skill,
     count_errors,
 )
-from mmcot_model.evaluation import Prediction, read_predictions
-from mmcot_model.trained_run import TrainedRun
-from mmcot_model.trained_stage import StageSources, TrainedStage, open_sources
+from mmcot_model.trained.run import TrainedRun
+from mmcot_model.trained.stage import StageSources, TrainedStage, open_sources
 
 __all__ = ["ErrorAnalysis", "analyse_errors"]
 

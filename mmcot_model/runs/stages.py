@@ -14,17 +14,17 @@ from mmcot_data.questions import Question
 from mmcot_data.rationales import Rationale, first_rationales, read_rationales, write_rationales
 from mmcot_data.text_artifacts import read_made_by
 from mmcot_model.batches import Example, tokenize
-from mmcot_model.config import TrainConfig
 from mmcot_model.distributed import is_main, local_device, wait_for_all
 from mmcot_model.evaluation import Prediction, Scores, evaluate, write_predictions
 from mmcot_model.fusion import FusionT5
 from mmcot_model.generation import Generation
 from mmcot_model.loading import PRESETS, load_model, new_model
-from mmcot_model.run_generation import generate_everywhere, run_collator, tokenize_sources
-from mmcot_model.run_inputs import RunInputs
-from mmcot_model.run_rationales import RunRationales
-from mmcot_model.training import StageSettings, Validation, is_trained, train_stage
-from mmcot_model.validation import validate_answers, validate_rationales
+from mmcot_model.runs.generating import generate_everywhere, run_collator, tokenize_sources
+from mmcot_model.runs.inputs import RunInputs
+from mmcot_model.runs.rationales import RunRationales
+from mmcot_model.runs.training import StageSettings, Validation, is_trained, train_stage
+from mmcot_model.runs.validation import validate_answers, validate_rationales
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["StageRun", "rationale_rows"]
 

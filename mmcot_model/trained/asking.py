@@ -11,13 +11,13 @@ from mmcot_data.inputs import ModelInput, model_inputs
 from mmcot_data.prompts import SOLUTION_CUE, build_prompt, parse_answer
 from mmcot_data.questions import Question
 from mmcot_model.batches import Collator, Example, FeatureSource
-from mmcot_model.choice_scores import ChoiceScore, score_answers
-from mmcot_model.explanation import Explanation, explain
 from mmcot_model.fusion import FusionT5
 from mmcot_model.generation import generate
 from mmcot_model.loading import load_model
-from mmcot_model.run_generation import tokenize_sources
-from mmcot_model.trained_run import TrainedRun
+from mmcot_model.runs.generating import tokenize_sources
+from mmcot_model.trained.choice_scores import ChoiceScore, score_answers
+from mmcot_model.trained.explanation import Explanation, explain
+from mmcot_model.trained.run import TrainedRun
 
 __all__ = ["Reply", "StageOutput", "ask_run"]
 

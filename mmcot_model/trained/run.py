@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmcot_data.errors import TrainingError
 from mmcot_data.shards import FeatureSpec
-from mmcot_model.config import TrainConfig
 from mmcot_model.feature_layout import FeatureLayout
-from mmcot_model.run_folder import read_config, read_run
+from mmcot_model.runs.folder import read_config, read_run
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["TrainedRun", "read_trained_run"]
 

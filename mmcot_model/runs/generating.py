@@ -6,7 +6,6 @@ from transformers import PreTrainedTokenizerBase
 
 from mmcot_data.inputs import ModelInput
 from mmcot_model.batches import Collator, Example, Tokenized, tokenize
-from mmcot_model.config import TrainConfig
 from mmcot_model.distributed import (
     gather_everywhere,
     is_main,
@@ -18,6 +17,7 @@ from mmcot_model.features import RunFeatures
 from mmcot_model.fusion import FusionT5
 from mmcot_model.generation import Generation, generate
 from mmcot_model.progress import progress_bar
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["generate_everywhere", "run_collator", "tokenize_sources"]
 

@@ -11,8 +11,8 @@ from mmcot_data.errors import TrainingError
 from mmcot_data.files import file_sha256
 from mmcot_data.questions import Question, read_questions, select_split
 from mmcot_data.text_artifacts import artifact_path
-from mmcot_model.config import TrainConfig
 from mmcot_model.features import RunFeatures, open_run_features
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["GOLD_SOURCES", "RunInputs", "check_coverage", "read_inputs"]
 

@@ -16,11 +16,11 @@ from mmcot_data.errors import DataError
 from mmcot_data.questions import Question
 from mmcot_data.rationales import Rationale, read_rationales, write_rationales_once
 from mmcot_data.text_artifacts import artifact_path, read_made_by
-from mmcot_model.config import TrainConfig
-from mmcot_model.run_folder import FREE_SETTINGS, claim_folder, finish_folder, locked_folder
-from mmcot_model.run_inputs import RunInputs, read_inputs
-from mmcot_model.run_rationales import choose_rationales
-from mmcot_model.stage_run import StageRun
+from mmcot_model.runs.folder import FREE_SETTINGS, claim_folder, finish_folder, locked_folder
+from mmcot_model.runs.inputs import RunInputs, read_inputs
+from mmcot_model.runs.rationales import choose_rationales
+from mmcot_model.runs.stages import StageRun
+from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["KFoldConfig", "KFoldSummary", "fold_of", "write_kfold_rationales"]
 

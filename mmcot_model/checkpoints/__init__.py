@@ -1,0 +1,1 @@
+"""Checkpoints of Multimodal-CoT's released code, made into FusionT5."""

@@ -1,0 +1,1 @@
+"""Rationales by trained models, as artifacts that other runs read."""
