@@ -53,7 +53,10 @@ class FeatureSource(Protocol):
     def gather(
         self, question_ids: Sequence[str]
     ) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_]]:
-        """Features (B, P, D) and mask (B, P), false where a question has no picture."""
+        """Features (B, P, D) and mask (B, P), false where a question has no picture.
+
+        The id of a blank, which is none of any question, is the empty text.
+        """
         ...
 
 
@@ -80,8 +83,11 @@ def tokenize(
     return Tokenized(examples, encoded.cuts)
 
 
+_BLANK = Example("", [1], [])  # no labels: it counts nothing in the loss
+
+
 class ExampleDataset(Dataset[Example]):
-    """Examples for a DataLoader."""
+    """Examples for a DataLoader, and after the last one a blank that fills up batches."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
@@ -90,7 +96,7 @@ class ExampleDataset(Dataset[Example]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+        return _BLANK if index == len(self.examples) else self.examples[index]
 
 
 class Collator:
@@ -134,6 +140,8 @@ class Collator:
                 [example.labels for example in batch], self.label_pad_id, target_length
             ),
         }
+        is_blank_B = torch.tensor([not example.labels for example in batch])
+        arguments["labels"][is_blank_B] = -100
         if self.features is not None:
             features_BPD, mask_BP = self.features.gather([e.question_id for e in batch])
             arguments["image_features"] = torch.from_numpy(features_BPD)
@@ -141,7 +149,7 @@ class Collator:
         return arguments
 
     def _pad(self, rows: list[list[int]], value: int, length: int | None) -> torch.Tensor:
-        longest = max(len(row) for row in rows)
+        longest = max(1, *(len(row) for row in rows))
         width = length or -(-longest // self.pad_multiple) * self.pad_multiple
         padded = np.full((len(rows), width), value, dtype=np.int64)
         for row, ids in zip(padded, rows, strict=True):
@@ -162,6 +170,8 @@ class LengthSampler(Sampler[int]):
         batch_size: Examples a step, over all processes and accumulation steps.
         seed: Of the order; the same seed and epoch give the same order.
         window: Number of batches that are packed together; 1 keeps their order random.
+        multiple: Of several processes: the order is filled up with blanks to a multiple of this.
+            accelerate would fill it up with questions that then count twice.
     """
 
     def __init__(
@@ -171,12 +181,14 @@ class LengthSampler(Sampler[int]):
         *,
         seed: int,
         window: int = 50,
+        multiple: int = 1,
     ) -> None:
         lengths_NL = np.asarray(lengths, dtype=np.int64).reshape(len(lengths), -1)
         self._sources, self._targets = lengths_NL[:, 0], lengths_NL[:, -1]
         self.batch_size = batch_size
         self.seed = seed
         self.window = window
+        self.num_blanks = -len(lengths) % multiple
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -184,11 +196,11 @@ class LengthSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return len(self._sources) + self.num_blanks
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self))
+        order = rng.permutation(len(self._sources))
         size = self.window * self.batch_size
         packed = np.concatenate(
             [self._pack(order[start : start + size]) for start in range(0, len(order), size)]
@@ -198,6 +210,7 @@ class LengthSampler(Sampler[int]):
         yield from batches[rng.permutation(full)].ravel().tolist()
         if rest:
             yield from packed[-rest:].tolist()
+        yield from [len(self._sources)] * self.num_blanks
 
     def _pack(self, window: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Order the examples of a window so that its batches need little padding."""

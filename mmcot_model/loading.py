@@ -22,7 +22,7 @@ from mmcot_model.feature_layout import FeatureLayout
 from mmcot_model.fusion import FusionT5, FusionT5Config
 from mmcot_model.tokenizer import train_tokenizer
 
-__all__ = ["PRESETS", "load_model", "new_model"]
+__all__ = ["PRESETS", "check_model", "load_model", "new_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,9 @@ def load_model(
     layout: FeatureLayout | None = None,
     absent_image: Literal["text", "zeros"] | None = None,
     seed: int = 0,
+    trained: bool = False,
 ) -> tuple[FusionT5, PreTrainedTokenizerBase]:
-    """Load a FusionT5, or a plain T5 that gets new fusion layers.
+    """Load a FusionT5, or a plain T5 that gets new fusion layers, in float32.
 
     Args:
         name: A folder or hub id.
@@ -92,29 +93,62 @@ def load_model(
         absent_image: What a question without a picture gets, ``text`` or ``zeros``; None: what a
             FusionT5 was trained with, ``text`` for a plain T5.
         seed: Of the fusion layers that a plain T5 lacks.
+        trained: Whether it is to be used as it is: a plain T5 can then read text alone.
 
     Raises:
         TrainingError: If nothing can be loaded, a weight is missing or has another shape, a
             FusionT5 was trained with other features or another ``absent_image``, or it is a
             checkpoint of the reference that must be converted first.
     """
+    config, fused = _checked_config(name, layout, absent_image, trained=trained)
+    tokenizer = _read_tokenizer(name)
+    with _quiet_transformers():
+        model = _load_weights(name, config, fused=fused, seed=seed)
+    return model, tokenizer
+
+
+def check_model(
+    name: str, *, layout: FeatureLayout | None, absent_image: Literal["text", "zeros"] | None
+) -> None:
+    """See that a trained stage reads what it is to be given, without its weights.
+
+    Arguments and errors are those of ``load_model``.
+    """
+    _checked_config(name, layout, absent_image, trained=True)
+
+
+def _checked_config(
+    name: str,
+    layout: FeatureLayout | None,
+    absent_image: Literal["text", "zeros"] | None,
+    *,
+    trained: bool,
+) -> tuple[FusionT5Config, bool]:
+    """The configuration of a model, and whether it has fusion layers."""
     values = _read_config(name)
     fused = values["model_type"] == FusionT5Config.model_type
     if REFERENCE_ARCHITECTURE in (values.get("architectures") or ()):
         raise _unconverted(name)
+    if trained and not fused and layout is not None:
+        raise TrainingError(
+            f"{name} is a plain T5 that has never seen a feature: expected a trained stage, as "
+            "RUN/rationale or RUN/answer, or what mmcot-convert made; to train it, give --model"
+        )
     if not fused:
         values |= _features_of(layout) | {"absent_image": absent_image or "text"}
     try:
         config = FusionT5Config.from_dict(values | {"model_type": FusionT5Config.model_type})
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise TrainingError(f"config.json of {name} is not that of a T5: {error}") from error
+    if trained and layout is None and config.encoders:
+        raise TrainingError(
+            f"{name} was trained with features of {' + '.join(config.encoders)}: give --features, "
+            "or a stage that was trained on the text alone"
+        )
     if fused:
         _check_features(name, config, layout)
         _check_absent_image(name, config, absent_image)
-    tokenizer = _read_tokenizer(name)
-    with _quiet_transformers():
-        model = _load_weights(name, config, fused=fused, seed=seed)
-    return model, tokenizer
+    return config, fused
 
 
 def _read_config(name: str) -> dict[str, Any]:
@@ -123,6 +157,8 @@ def _read_config(name: str) -> dict[str, Any]:
         values, _ = FusionT5Config.get_config_dict(name)
     except (OSError, ValueError) as error:
         raise _nothing_there(name, error) from error
+    if not values:
+        raise _nothing_there(name, "There is no config.json.")
     kinds = (FusionT5Config.model_type, _PLAIN_TYPE)
     if values.get("model_type") not in kinds:
         raise TrainingError(
@@ -140,7 +176,7 @@ def _read_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _nothing_there(name: str, error: Exception) -> TrainingError:
+def _nothing_there(name: str, error: Exception | str) -> TrainingError:
     return TrainingError(
         f"cannot load the model {name!r}: expected a folder or a hub id with config.json and a "
         f"tokenizer, or one of the presets {', '.join(PRESETS)}. {error}"
@@ -162,7 +198,11 @@ def _load_weights(name: str, config: FusionT5Config, *, fused: bool, seed: int) 
     set_seed(seed)
     try:
         loaded: Any = FusionT5.from_pretrained(
-            name, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+            name,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except (OSError, RuntimeError, SafetensorError) as error:
         raise TrainingError(f"cannot load the weights of {name}: {error}") from error

@@ -11,11 +11,13 @@ from mmcot_data.images import bytes_sha256, decode_rgb, read_image_bytes
 from mmcot_data.questions import Question, read_questions
 from mmcot_data.sources import open_stored
 from mmcot_data.text_artifacts import artifact_path
-from mmcot_model.features import RunFeatures, open_run_features
+from mmcot_model.features import RunFeatures
 from mmcot_model.trained.run import TrainedRun
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from mmcot_data.encoders.base import Alpha
 
 __all__ = [
     "AskedQuestion",
@@ -23,7 +25,6 @@ __all__ = [
     "find_picture",
     "find_question",
     "open_picture",
-    "open_stored_features",
     "typed_question",
 ]
 
@@ -34,8 +35,17 @@ class OpenedPicture:
 
     name: str
     content: bytes
-    image: "Image.Image"
-    """RGB."""
+
+    def decode(self, alpha: "Alpha" = "white") -> "Image.Image":
+        """The picture as RGB.
+
+        Args:
+            alpha: What becomes of transparent pixels; encoders differ in it.
+
+        Raises:
+            ImageError: If it is none.
+        """
+        return decode_rgb(self.content, self.name, alpha=alpha)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -95,7 +105,7 @@ def find_question(
         question_id: Of the question.
         artifacts: The artifact root; None for that of the run.
         caption: Instead of the stored one.
-        picture: Instead of its own.
+        picture: Instead of its own, of which the stored caption then says nothing.
 
     Raises:
         DataError: If there is no such question, or a table is absent or damaged.
@@ -112,7 +122,7 @@ def find_question(
     if picture is not None:  # the right answer is that to its own picture
         question = replace(question, answer=None)
     roles = run.config.image_roles
-    if caption is None and run.config.captions is not None:
+    if caption is None and picture is None and run.config.captions is not None:
         path = artifact_path(root, "captions", run.config.captions)
         caption = read_captions(path, roles).get(question_id)
     has_own = bool(run.specs) and any(role in question.image_roles for role in roles)
@@ -131,28 +141,7 @@ def open_picture(path: Path) -> OpenedPicture:
         ImageError: If it is none.
         OSError: If reading fails.
     """
-    content = read_image_bytes(path)
-    return OpenedPicture(name=str(path), content=content, image=decode_rgb(content, str(path)))
-
-
-def open_stored_features(run: TrainedRun, places: Sequence[Path | str]) -> RunFeatures:
-    """The feature sets of a run that reads some.
-
-    Args:
-        run: The run.
-        places: Where they are now; empty if they are where the run had them.
-
-    Raises:
-        ShardError: If a set can't be read, or holds other features than those of the run.
-        TrainingError: If there are more or fewer sets than the run's.
-    """
-    features = open_run_features(
-        list(places or run.features),
-        run.config.image_roles,
-        expect=[spec.to_json() for spec in run.specs],
-    )
-    assert features is not None, "the run has specs"
-    return features
+    return _checked(OpenedPicture(name=str(path), content=read_image_bytes(path)))
 
 
 def find_picture(features: RunFeatures, question_id: str, data: Path) -> OpenedPicture:
@@ -184,4 +173,9 @@ def find_picture(features: RunFeatures, question_id: str, data: Path) -> OpenedP
             f"made of: its sha256 is {found}, expected {row['image_sha256']}; give the data set of "
             "the extraction, or leave out --data"
         )
-    return OpenedPicture(name=stored.name, content=content, image=decode_rgb(content, stored.name))
+    return _checked(OpenedPicture(name=stored.name, content=content))
+
+
+def _checked(picture: OpenedPicture) -> OpenedPicture:
+    picture.decode()
+    return picture

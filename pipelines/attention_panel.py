@@ -17,7 +17,7 @@ from mmcot_data.shards import FeatureSpec
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["draw_attention", "draw_picture", "panel_height", "put_text"]
+__all__ = ["draw_attention", "draw_picture", "panel_height", "picture_title", "put_text"]
 
 _RED = (0.78, 0.08, 0.08)
 _MOST = 0.72
@@ -50,6 +50,11 @@ def panel_height(image: "Image.Image | None", spec: FeatureSpec, width: float) -
     return width * min(_elongation(image, spec), _MAX_ELONGATION)
 
 
+def picture_title(image: "Image.Image", spec: FeatureSpec) -> str:
+    """What ``draw_picture`` draws."""
+    return "the picture" if _covered(image, spec) is None else "what the encoder saw"
+
+
 def put_text(axes: Axes, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
     """Write one line whose letters begin below ``y``; a dollar sign begins no formula."""
     style = {"color": _INK, "va": "baseline", **style}
@@ -76,7 +81,7 @@ def draw_attention(
     spec: FeatureSpec,
     attention_P: npt.NDArray[np.floating[Any]],
 ) -> None:
-    """Draw one panel, and a line of text below it.
+    """Draw one panel, and a line of text below it; only the text if there is nothing to show.
 
     Args:
         axes: Its unit is the inch, its y axis points down.
@@ -86,7 +91,9 @@ def draw_attention(
         attention_P: Share of each patch.
     """
     left, top, _, height = box
-    if spec.grid is None:
+    if not attention_P.any():
+        note = "no features of this picture"
+    elif spec.grid is None:
         _draw_bars(axes, box, attention_P)
         note = f"highest: {attention_P.max():.1%}; these patches have no place in the picture"
     else:
@@ -116,7 +123,7 @@ def _draw_map(
     shares = attention_P.reshape(rows, columns)
     veil = np.empty((rows, columns, 4))
     veil[..., :3] = _RED
-    veil[..., 3] = _MOST * shares / shares.max()
+    veil[..., 3] = _MOST * shares / (shares.max() or 1)
     axes.imshow(veil, extent=_extent(box), aspect="auto", interpolation="nearest")
     cell_width, cell_height = width / columns, height / rows
     for row in range(rows + 1):

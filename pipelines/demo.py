@@ -28,7 +28,7 @@ from rich.table import Table
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.sample import draw_sample
-from mmcot_model.settings.config import RECIPES
+from mmcot_model.settings.recipes import RECIPES
 from pipelines.local_prefect import local_prefect
 from pipelines.report import write_report
 from pipelines.reported_runs import accuracy_table, read_run, skill_table

@@ -32,7 +32,8 @@ from mmcot_data.teacher import (
 from mmcot_data.text_artifacts import artifact_path
 from mmcot_model.producers.kfold import KFoldConfig, write_kfold_rationales
 from mmcot_model.producers.stage1 import Stage1Config, write_stage1_rationales
-from mmcot_model.settings.config import TrainConfig, recipe_of
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.recipes import recipe_of
 from pipelines.outcomes import fail, is_io_error
 from pipelines.work_progress import WorkProgress, artifact_name
 

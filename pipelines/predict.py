@@ -18,7 +18,6 @@ from pipelines.asked_question import (
     find_picture,
     find_question,
     open_picture,
-    open_stored_features,
     typed_question,
 )
 
@@ -119,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         "--features",
         action="append",
         metavar="DIR",
-        help="the run's feature set, where it is not where the run had it; once for each",
+        help="the run's feature set, where it is not where the run had it; once for each (not with "
+        "--image, which is encoded)",
     )
     stored.add_argument(
         "--data", type=Path, metavar="DATA", help="data set of the extraction, for --png"
@@ -130,8 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[ENCODER=]MODEL",
-        help="local folder or hub id of the vision model, where it is not where the features' spec "
-        "says; once for each encoder",
+        help="local folder or hub id of the vision model that encodes --image, where it is not "
+        "where the features' spec says; once for each encoder",
     )
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     out = parser.add_argument_group("output")
@@ -150,6 +150,8 @@ def _wrong_usage(arguments: argparse.Namespace) -> str | None:
             return f"--{given[0]} and --question-id exclude each other: the data set has the texts"
         if arguments.data is not None and arguments.image is not None:
             return "--data is for the question's own picture: leave it out with --image"
+        if arguments.features and arguments.image is not None:
+            return "--features are those of the question's own picture: leave them out with --image"
         if arguments.data is not None and not arguments.data.exists():
             return f"--data {arguments.data} does not exist"
     else:
@@ -163,6 +165,8 @@ def _wrong_usage(arguments: argparse.Namespace) -> str | None:
             return f"--choice was given {len(choices)} times, expected 2 to {len(OPTION_LETTERS)}"
         if any(not choice.strip() for choice in choices):
             return "a --choice is empty, expected a text"
+    if arguments.model and arguments.image is None:
+        return "--model encodes the picture of --image, and there is none: leave it out"
     if arguments.png is not None and arguments.png.suffix != ".png":
         return f"--png {arguments.png}: expected a name that ends in .png"
     return None
@@ -214,7 +218,8 @@ def _load_features(
     if run.layout is None:
         return asked, None, []
     if asked.has_stored_picture:
-        stored = open_stored_features(run, arguments.features or ())
+        stored = run.open_features(arguments.features or ())
+        assert stored is not None, "the run has specs"
         if asked.question.question_id not in stored:
             return asked, stored, ["no picture: extraction could not read it"]
         if arguments.data is not None:

@@ -16,12 +16,19 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mmcot_data.extraction.spec_encoder import find_alpha
 from mmcot_data.questions import OPTION_LETTERS
 from mmcot_model.trained.asking import Reply
 from mmcot_model.trained.explanation import Explanation
 from mmcot_model.trained.run import TrainedRun
 from pipelines.asked_question import AskedQuestion
-from pipelines.attention_panel import draw_attention, draw_picture, panel_height, put_text
+from pipelines.attention_panel import (
+    draw_attention,
+    draw_picture,
+    panel_height,
+    picture_title,
+    put_text,
+)
 from pipelines.prediction_text import describe_answer, parts_by_encoder
 
 __all__ = ["draw_prediction"]
@@ -116,14 +123,17 @@ def _draw_panels(sheet: _Sheet, run: TrainedRun, asked: AskedQuestion, reply: Re
     explained = {
         name: stage.explanation
         for name, stage in reply.stages.items()
-        if stage.explanation is not None
+        if stage.explanation is not None and stage.explanation.mean_gate > 0
     }
-    image = None if asked.picture is None else asked.picture.image
     for number, spec in enumerate(run.specs if explained else ()):
+        image = None
+        if asked.picture is not None:
+            image = asked.picture.decode(find_alpha(spec.preprocessing))
         height = panel_height(image, spec, _PANEL_WIDTH)
         left = _MARGIN
         if image is not None:
-            put_text(sheet.axes, left, sheet.y, "what the encoder saw", size=9, weight="bold")
+            title = picture_title(image, spec)
+            put_text(sheet.axes, left, sheet.y, title, size=9, weight="bold")
             draw_picture(sheet.axes, (left, sheet.y + 0.2, _PANEL_WIDTH, height), image, spec)
             left += _PANEL_WIDTH + _GAP
         for name, explanation in explained.items():
@@ -177,7 +187,7 @@ def _draw_gate(sheet: _Sheet, name: str, explanation: Explanation) -> None:
         text = token.removeprefix("▁")
         if x + len(text) * letter > _WIDTH - _MARGIN:
             x, sheet.y = _MARGIN, sheet.y + line
-        tint = 0.85 * float(gate) / largest
+        tint = 0.85 * float(gate) / (largest or 1)
         area = (x, sheet.y - 0.02), len(text) * letter, line * 0.86
         axes.add_patch(Rectangle(*area, facecolor=colors(tint), lw=0))
         color = "white" if tint > 0.55 else _INK

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmcot_data.questions import OPTION_LETTERS, Question, read_questions, select_split
-from mmcot_model.evaluation import Prediction, Scores, evaluate, read_predictions
+from mmcot_model.evaluation import (
+    Prediction,
+    Scores,
+    evaluate,
+    read_predictions,
+    settled_answers,
+)
 from mmcot_model.evaluation.buckets import BUCKETS
+from mmcot_model.runs.folder import read_config
 from mmcot_model.runs.folder import read_run as read_run_record
 
 __all__ = [
@@ -30,6 +37,8 @@ class ReportedRun:
     folder: Path
     questions: Sequence[Question]
     predictions: Mapping[str, Prediction]
+    answers: Mapping[str, int | None]
+    """What is scored, by question id: the run may draw a letter where none can be read."""
     scores: Scores
 
 
@@ -37,19 +46,21 @@ def read_run(title: str, folder: Path) -> ReportedRun:
     """Read a finished run of mmcot-train.
 
     Raises:
-        TrainingError: If the run is not finished.
+        TrainingError: If the run is not finished, or its settings are damaged.
         DataError: If its questions or predictions cannot be read.
     """
-    run = read_run_record(folder)
-    questions = read_questions(Path(run["artifacts"]))
+    run, config = read_run_record(folder), read_config(folder)
+    questions = read_questions(folder / run["artifacts"])
     tested = select_split(questions, run["test_split"])
     predictions = read_predictions(folder / "predictions.parquet", questions)
+    by_id = {prediction.question_id: prediction for prediction in predictions}
     return ReportedRun(
         title=title,
         folder=folder,
         questions=tested,
-        predictions={prediction.question_id: prediction for prediction in predictions},
-        scores=evaluate(tested, predictions),
+        predictions=by_id,
+        answers=settled_answers(tested, by_id, config.failures, config.seed),
+        scores=evaluate(tested, predictions, failures=config.failures, seed=config.seed),
     )
 
 
@@ -87,15 +98,17 @@ def skill_table(runs: Sequence[ReportedRun]) -> list[list[str]]:
 
 
 def is_right(run: ReportedRun, question: Question) -> bool:
-    """Whether the run answered a question rightly."""
-    prediction = run.predictions.get(question.question_id)
-    return prediction is not None and prediction.answer == question.answer
+    """Whether the run's answer to a question counts as right."""
+    answer = run.answers[question.question_id]
+    return answer is not None and answer == question.answer
 
 
 def answered(run: ReportedRun, question: Question) -> str:
-    """The letter that the run answered."""
+    """The letter that the run answered, or that stands for it where it answered nothing."""
     prediction = run.predictions.get(question.question_id)
-    return letter(None if prediction is None else prediction.answer)
+    shown = letter(None if prediction is None else prediction.answer)
+    counted = letter(run.answers[question.question_id])
+    return shown if shown == counted else f"{shown}, which counts as {counted}"
 
 
 def rationale(run: ReportedRun, question: Question) -> str:

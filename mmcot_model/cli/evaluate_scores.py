@@ -14,6 +14,7 @@ from mmcot_data.rationales import first_rationales, read_rationales
 from mmcot_model.evaluation import Failures, Prediction, Scores, evaluate, read_predictions
 from mmcot_model.evaluation.published import comparability, render_paper_table
 from mmcot_model.evaluation.reference_files import (
+    ReferencePredictions,
     read_reference_predictions,
     write_reference_predictions,
 )
@@ -62,6 +63,8 @@ def print_scores(args: argparse.Namespace) -> None:
     split = select_split(all_questions, request.split)
     questions = select_where(split, args.where)
     given = _given(request, all_questions, args.rationale_format)
+    if args.paper and not given.has_answers:
+        raise DataError(f"{request.predictions} holds rationales only: --paper compares answers")
     _check_outside(request, given.predictions, split)
     scores = evaluate(
         questions,
@@ -77,7 +80,7 @@ def print_scores(args: argparse.Namespace) -> None:
         print(f"{len(questions)} of {len(split)} questions of {request.split}: {chosen}\n")
     print(render_table(scores))
     if args.paper:
-        _print_paper_table(request, given, scores, questions)
+        _print_paper_table(request, scores, questions)
     if args.json is not None:
         write_json(args.json, scores.to_json())
     if args.export_reference is not None:
@@ -145,11 +148,26 @@ def _given(request: _Request, questions: Sequence[Question], rationale_format: s
         return _Given(predictions=predictions, prompt_format=form)
     if form is None and request.predictions.suffix == ".json":
         found = read_reference_predictions(request.predictions, questions, request.split)
+        _tell_order(request.predictions, found)
         unlabelled = "QCM-A" if found.has_answers else rationale_format
         form = found.prompt_format or unlabelled
         return _Given(predictions=found.predictions, prompt_format=form)
     predictions = read_predictions(request.predictions, questions)
     return _Given(predictions=predictions, prompt_format=form or "QCM-A")
+
+
+def _tell_order(path: Path, found: ReferencePredictions) -> None:
+    """Say what is not certain about which text answers which question."""
+    if found.prompt_format is None:
+        problem = "has no labels: whether its texts are in the order of the split is not checked"
+    elif found.num_unlike:
+        problem = (
+            f"{found.num_unlike} of its {len(found.predictions)} labels are not the gold texts of "
+            "their questions; these questions were changed, or texts stand in another place"
+        )
+    else:
+        return
+    print(f"mmcot-evaluate: {path}: {problem}", file=sys.stderr)
 
 
 def _check_outside(
@@ -199,11 +217,7 @@ def _with_models(
     return scores
 
 
-def _print_paper_table(
-    request: _Request, given: _Given, scores: Scores, questions: Sequence[Question]
-) -> None:
-    if not given.has_answers:
-        raise DataError(f"{request.predictions} holds rationales only: --paper compares answers")
+def _print_paper_table(request: _Request, scores: Scores, questions: Sequence[Question]) -> None:
     reason = comparability(questions, request.split)
     print(f"\n{render_paper_table(scores, request.name, reason)}")
     if reason is not None:

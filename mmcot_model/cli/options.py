@@ -8,9 +8,10 @@ from typing import Any
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.shards.remote import is_remote
-from mmcot_model.settings.config import REFERENCE, TrainConfig, recipe_of
+from mmcot_model.settings.config import TrainConfig
 from mmcot_model.settings.descriptions import GROUPS, SETTINGS, Setting, flag_of
 from mmcot_model.settings.files import read_config_file
+from mmcot_model.settings.recipes import REFERENCE, recipe_of
 from mmcot_model.settings.values import ValueKind, kind_of
 
 __all__ = ["add_file_options", "add_setting_options", "config_from", "feature_set"]

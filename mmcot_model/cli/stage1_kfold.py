@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from mmcot_data.cli.rationales.arguments import add_artifacts, add_producer
@@ -84,9 +85,9 @@ def _run(arguments: argparse.Namespace) -> int:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     arguments.stage = "rationale"
-    arguments.test_split = arguments.train_split
     try:
         train = config_from(arguments, prefix=f"{arguments.producer}-")
+        train = replace(train, test_split=train.train_split)
         config = KFoldConfig(train=train, folds=arguments.folds, producer=arguments.producer)
     except ValueError as error:
         arguments.fail(str(error))

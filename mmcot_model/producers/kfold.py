@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmcot_data.errors import DataError
+from mmcot_data.errors import DataError, TrainingError
 from mmcot_data.questions import Question
 from mmcot_data.rationales import Rationale, read_rationales, write_rationales_once
 from mmcot_data.text_artifacts import artifact_path, read_made_by
+from mmcot_model.distributed import num_processes
 from mmcot_model.runs.folder import FREE_SETTINGS, claim_folder, finish_folder, locked_folder
-from mmcot_model.runs.inputs import RunInputs, read_inputs
+from mmcot_model.runs.inputs import RunInputs, check_splits_apart, read_inputs
 from mmcot_model.runs.rationales import choose_rationales
 from mmcot_model.runs.stages import StageRun
 from mmcot_model.settings.config import TrainConfig
@@ -76,11 +77,15 @@ def write_kfold_rationales(
         on_fold: Called with the folds that are done and with all of them.
 
     Raises:
-        TrainingError: If the run folders hold something else, or pictures lack features.
+        TrainingError: If the run folders hold something else, pictures lack features, validation
+            questions are among those that are divided, or there are several processes.
         DataError: If a table is absent, damaged or holds something else, or a fold is empty.
         ShardError: If the feature set cannot be read.
     """
+    if num_processes() > 1:
+        raise TrainingError("folds are trained by one process: leave out torchrun")
     inputs = read_inputs(config.train)
+    check_splits_apart(config.train, replace(inputs, test=[]))
     divided = inputs.train
     parts = [[q for q in divided if fold_of(q, config.folds) == k] for k in range(config.folds)]
     if any(len(part) in (0, len(divided)) for part in parts):

@@ -21,6 +21,7 @@ from mmcot_model.distributed import local_device
 from mmcot_model.features import RunFeatures, open_run_features
 from mmcot_model.generation import Generation, generate
 from mmcot_model.loading import load_model
+from mmcot_model.precision import choose_precision
 from mmcot_model.runs.folder import read_config, read_features_sha256, read_run
 from mmcot_model.runs.generating import run_collator, tokenize_sources
 from mmcot_model.runs.inputs import check_coverage
@@ -129,6 +130,7 @@ def write_stage1_rationales(
         "max_source": trained.max_source,
         "truncation": trained.truncation,
         "max_new_tokens": trained.max_rationale,
+        "precision": choose_precision(trained.precision, local_device()),
         "temperature": config.temperature,
     }
     if config.temperature > 0:
@@ -195,7 +197,7 @@ def _write(
 ) -> None:
     loaded: Any
     layout = None if features is None else features.layout
-    loaded, tokenizer = load_model(str(config.run / "rationale"), layout=layout)
+    loaded, tokenizer = load_model(str(config.run / "rationale"), layout=layout, trained=True)
     tokenized = tokenize_sources(tokenizer, inputs, trained)
     for sentence in tokenized.cuts.sentences():
         logger.warning(sentence)
@@ -214,6 +216,7 @@ def _write(
         run_collator(trained, tokenizer, features, trained.max_rationale),
         max_new_tokens=trained.max_rationale,
         batch_size=config.batch_size,
+        precision=trained.precision,
         sampling=Sampling(temperature=config.temperature, top_p=config.top_p),
         seeds=[row_seed(config.seed, sample, question_id=q.question_id) for q, sample in pending],
         on_progress=on_progress,

@@ -1,7 +1,7 @@
 """The run card: README.md of a run folder, which is a model card of the Hugging Face hub, too."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from mmcot_model.runs.card_sections import (
     usage_lines,
 )
 from mmcot_model.settings.config import TrainConfig
-from mmcot_model.settings.files import read_config_file
 
 __all__ = ["write_run_card"]
 
@@ -28,25 +27,25 @@ _FILES = {
     "rationales.parquet": "what stage 1 wrote, by question id",
     "predictions.parquet": "rationale, text and parsed answer of each question",
     "scores.json": "the scores",
-    "train.yaml": "every setting: `mmcot-train --config train.yaml --output ANOTHER`",
-    "config.json": "the same with absolute paths, and digests of what was read",
+    "train.yaml": "every setting: `mmcot-train --config train.yaml --output ANOTHER`, with flags "
+    "for what lies elsewhere on your machine",
+    "config.json": "the same, and digests of what was read",
 }
 _LAST = "- `run.json`: feature specs, digests, library versions, machine; written last"
 
 
-def write_run_card(folder: Path, run: Mapping[str, Any]) -> None:
+def write_run_card(
+    folder: Path, run: Mapping[str, Any], config: TrainConfig, datasets: Sequence[str] = ()
+) -> None:
     """Write README.md of a run whose models and tables are there, atomically.
 
     Args:
-        folder: The run folder; its train.yaml, and scores.json if there is one, are read.
+        folder: The run folder; scores.json is read if it is there.
         run: What run.json has, or will have.
-
-    Raises:
-        TrainingError: If train.yaml is damaged.
+        config: The settings that the run was made with.
+        datasets: Names of the data sets that its questions are of, if they are known.
     """
-    config = TrainConfig(**read_config_file(folder / "train.yaml"))
     scores = _scores(folder)
-    datasets = _datasets(Path(run["artifacts"]))
     sections = {
         "What it does": stage_lines(config, run),
         "Scores": score_lines(config, scores),
@@ -72,21 +71,14 @@ def _scores(folder: Path) -> Mapping[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _datasets(artifacts: Path) -> list[str]:
-    import polars as pl
-
-    table = pl.scan_parquet(artifacts / "questions.parquet").select("dataset").unique().collect()
-    return sorted(table["dataset"])
-
-
 def _metadata(
-    name: str, config: TrainConfig, scores: Mapping[str, Any] | None, datasets: list[str]
+    name: str, config: TrainConfig, scores: Mapping[str, Any] | None, datasets: Sequence[str]
 ) -> str:
     """The front matter. It names no licence: whoever publishes the model chooses that."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = None
-    if scores is not None and scores["n"]["acc_average"]:
+    if datasets and scores is not None and scores["n"]["acc_average"]:
         results = [
             EvalResult(
                 task_type="visual-question-answering" if config.features else "question-answering",

@@ -1,7 +1,7 @@
 """The sections of a run card, as lines of Markdown."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from mmcot_data.prompts import build_prompt
 from mmcot_data.questions import Question
 from mmcot_model.evaluation.buckets import BUCKETS
 from mmcot_model.evaluation.tables import markdown_table
-from mmcot_model.settings.config import TrainConfig, recipe_of
+from mmcot_model.settings.config import TrainConfig
 from mmcot_model.settings.descriptions import SETTINGS
+from mmcot_model.settings.recipes import recipe_of
 from mmcot_model.settings.values import plain_value
 
 __all__ = [
@@ -146,12 +147,20 @@ def usage_lines(config: TrainConfig, run: Mapping[str, Any]) -> Iterator[str]:
         "",
         "```",
         "mmcot-evaluate RUN --artifacts shards",
-        "mmcot-predict RUN --image X.png --question 'Which melts?' --choice ice --choice stone",
+        _predict_line(config, run),
         "```",
         "",
     )
     stage = "answer" if config.stage == "answer" else "rationale"
     given = config.answer_model if stage == "answer" else config.rationale_model
+    model = given or f"RUN/{stage}"
+    if given is not None and not is_hub_id(given):
+        model = "MODEL"
+        yield from (
+            f"`MODEL` is the {stage} stage that this run was given, {_shown_model(given)}. It is "
+            "no part of this run, and the commands need it where config.json says.",
+            "",
+        )
     form = config.prompt_format
     source = build_prompt(
         _EXAMPLE, form, rationale="Solution: Stone does not." if form == "QCMG-A" else None
@@ -162,7 +171,7 @@ def usage_lines(config: TrainConfig, run: Mapping[str, Any]) -> Iterator[str]:
         "```python",
         "from mmcot_model.loading import load_model",
         "",
-        f"model, tokenizer = load_model({given or f'RUN/{stage}'!r})",
+        f"model, tokenizer = load_model({model!r})",
         f"source = {source!r}",
         'tokens = model.generate(**tokenizer(source, return_tensors="pt"), max_new_tokens=128)',
         "print(tokenizer.decode(tokens[0], skip_special_tokens=True))",
@@ -176,11 +185,25 @@ def usage_lines(config: TrainConfig, run: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _predict_line(config: TrainConfig, run: Mapping[str, Any]) -> str:
+    """What the run can be asked, with what it needs and nothing that it refuses."""
+    words = ["mmcot-predict RUN"]
+    if run["feature_specs"]:
+        words.append("--image X.png")
+    words.append("--question 'Which melts?' --choice ice --choice stone")
+    if config.captions is not None:
+        words.append("--caption 'Ice.'")
+    if config.stage == "answer" and config.reads_rationales:
+        words.append("--rationale 'Ice melts.'")
+    return " ".join(words)
+
+
 def training_lines(
-    config: TrainConfig, run: Mapping[str, Any], datasets: list[str]
+    config: TrainConfig, run: Mapping[str, Any], datasets: Sequence[str]
 ) -> Iterator[str]:
     """Questions, features, and what was cut off of too long texts."""
-    yield f"Questions of {', '.join(datasets)}, split {config.train_split}."
+    named = f" of {', '.join(datasets)}" if datasets else ""
+    yield f"Questions{named}, split {config.train_split}."
     if config.keep == "best" and (config.trains("rationale") or config.trains("answer")):
         yield f"The weights are the best of those that were evaluated on {config.val_split}."
     yield ""

@@ -62,7 +62,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def _own_git_state() -> dict[str, Any] | None:
     """That of the checkout that mmcot runs from; None if it is installed."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     top = _git(root, "rev-parse", "--show-toplevel")
     return git_state(root) if top is not None and Path(top).resolve() == root else None
 

@@ -4,11 +4,13 @@ Its parts, in the order in which they appear:
 
     config.json            every setting, and digests of what was read
     train.yaml             the settings again, for `mmcot-train --config`
+    cuts.json              what was cut off of too long texts
     rationale/             stage 1: model, tokenizer, checkpoints/, history.json
     rationales.parquet     what stage 1 wrote, keyed by question id
     answer/                stage 2, the same
     predictions.parquet    rationale, text and parsed answer of each question of the test split
     scores.json            accuracy buckets and rationale scores
+    error_analysis.*       only of `mmcot-evaluate RUN --error-analysis`
     README.md              the run in words and tables, as a model card
     run.json               where everything came from; written last: the run is complete
 """
@@ -36,14 +38,18 @@ __all__ = [
     "FREE_SETTINGS",
     "claim_folder",
     "finish_folder",
+    "is_finished",
     "locked_folder",
     "read_config",
+    "read_cuts",
     "read_features_sha256",
     "read_run",
+    "write_cuts",
 ]
 
 _LOCK = ".lock"
 _CONFIG_FILE = "train.yaml"
+_CUTS = "cuts.json"
 FREE_SETTINGS = ("eval_batch_size", "loader_workers", "report_to", "push_to_hub", "hub_private")
 """Settings that may differ when a run goes on: they don't change what it makes."""
 
@@ -89,8 +95,10 @@ def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> Non
     path = config.output / "config.json"
     wanted = config.to_json() | {f"sha256 of {k}": v for k, v in inputs.sha256.items()}
     wanted["processes"] = num_processes()
-    own = (path.name, _CONFIG_FILE, _LOCK)
-    others = config.output.is_dir() and any(p.name not in own for p in config.output.iterdir())
+    own = (path.name, _CONFIG_FILE)
+    others = config.output.is_dir() and any(
+        p.name not in own and not p.name.startswith(".") for p in config.output.iterdir()
+    )
     if not others:
         write_config_file(config.output / _CONFIG_FILE, config)
         write_json(path, wanted)
@@ -114,6 +122,22 @@ def claim_folder(config: TrainConfig, inputs: RunInputs, *, resume: bool) -> Non
         )
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the run is complete."""
+    return (folder / "run.json").is_file()
+
+
+def read_cuts(folder: Path) -> dict[str, Any]:
+    """What was cut off so far, by what the texts are for; nothing in a new run."""
+    path = folder / _CUTS
+    return _read_object(path) if path.is_file() else {}
+
+
+def write_cuts(folder: Path, cuts: Mapping[str, Any]) -> None:
+    """Keep what was cut off, for a run that goes on later."""
+    write_json(folder / _CUTS, dict(cuts))
+
+
 def finish_folder(config: TrainConfig, inputs: RunInputs, cuts: Mapping[str, Any]) -> None:
     """Write the run card, and run.json, which makes the run complete.
 
@@ -132,7 +156,7 @@ def finish_folder(config: TrainConfig, inputs: RunInputs, cuts: Mapping[str, Any
         "cuts": dict(cuts),
         "environment": environment(),
     }
-    write_run_card(config.output, run)
+    write_run_card(config.output, run, config, sorted({q.dataset for q in inputs.questions}))
     write_json(config.output / "run.json", run)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from mmcot_data.captions import read_captions
@@ -13,8 +14,9 @@ from mmcot_data.questions import Question, read_questions, select_split
 from mmcot_data.text_artifacts import artifact_path
 from mmcot_model.features import RunFeatures, open_run_features
 from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.recipes import is_local_model
 
-__all__ = ["GOLD_SOURCES", "RunInputs", "check_coverage", "read_inputs"]
+__all__ = ["GOLD_SOURCES", "RunInputs", "check_coverage", "check_splits_apart", "read_inputs"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +100,24 @@ def read_inputs(config: TrainConfig) -> RunInputs:
     )
 
 
+def check_splits_apart(config: TrainConfig, inputs: RunInputs) -> None:
+    """See that no question is learned from and scored, and that none of the test chooses weights.
+
+    Raises:
+        TrainingError: If splits overlap.
+    """
+    parts = {"train_split": inputs.train, "val_split": inputs.val, "test_split": inputs.test}
+    ids = {name: {q.question_id for q in questions} for name, questions in parts.items()}
+    for one, other in combinations(parts, 2):
+        if common := ids[one] & ids[other]:
+            flags = [f"--{name.replace('_', '-')} {getattr(config, name)}" for name in (one, other)]
+            raise TrainingError(
+                f"{' and '.join(flags)} have {len(common)} questions in common: a score on what "
+                "was learned from, or chosen by, says nothing; choose splits that are apart"
+                f"{', or --keep last' if 'val_split' in (one, other) else ''}"
+            )
+
+
 def _answered(questions: Sequence[Question], split: str, purpose: str, flag: str) -> list[Question]:
     answered = [q for q in select_split(questions, split) if q.answer is not None]
     if not answered:
@@ -137,9 +157,9 @@ def _check_captions(
 
 def _weights(model: str | None) -> dict[str, str]:
     """Digests of a local model's weights by file; a preset or hub id is known by its name."""
-    folder = Path(model or "")
-    is_local = bool(model) and folder.is_dir()
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")] if is_local else []
+    if model is None or not is_local_model(model):
+        return {}
+    files = [*Path(model).glob("*.safetensors"), *Path(model).glob("*.bin")]
     return {path.name: file_sha256(path) for path in sorted(files)}
 
 
@@ -155,6 +175,11 @@ def _rationale_table(artifacts: Path, given: str) -> Path:
             f"{', '.join([*there, *GOLD_SOURCES])}"
         )
     return path
+
+
+def _first_role(question: Question, roles: Sequence[str]) -> list[str]:
+    """The role of the picture that is read, if there is one."""
+    return [role for role in roles if role in question.image_roles][:1]
 
 
 def check_coverage(
@@ -174,8 +199,7 @@ def check_coverage(
         (question.question_id, role)
         for questions in splits.values()
         for question in questions
-        for role in config.image_roles
-        if role in question.image_roles
+        for role in _first_role(question, config.image_roles)
     }
     failed = 0
     for place, index in features.indexes().items():

@@ -16,9 +16,11 @@ from mmcot_data.text_artifacts import read_made_by
 from mmcot_model.batches import Example, tokenize
 from mmcot_model.distributed import is_main, local_device, wait_for_all
 from mmcot_model.evaluation import Prediction, Scores, evaluate, write_predictions
+from mmcot_model.feature_layout import FeatureLayout
 from mmcot_model.fusion import FusionT5
 from mmcot_model.generation import Generation
-from mmcot_model.loading import PRESETS, load_model, new_model
+from mmcot_model.loading import PRESETS, check_model, load_model, new_model
+from mmcot_model.runs.folder import read_cuts, write_cuts
 from mmcot_model.runs.generating import generate_everywhere, run_collator, tokenize_sources
 from mmcot_model.runs.inputs import RunInputs
 from mmcot_model.runs.rationales import RunRationales
@@ -44,8 +46,15 @@ class StageRun:
         self.config = config
         self.inputs = inputs
         self.rationales = rationales
-        self.cuts: dict[str, Any] = {}
+        self.cuts = read_cuts(config.output)
         """What was cut off of the texts, by what they are for."""
+        for given in (config.rationale_model, config.answer_model):
+            if given is not None:
+                check_model(given, layout=self._layout, absent_image=config.absent_image)
+
+    @property
+    def _layout(self) -> FeatureLayout | None:
+        return None if self.inputs.features is None else self.inputs.features.layout
 
     def rationale_stage(self) -> dict[str, str]:
         """Train stage 1, write rationales.parquet, and return its texts.
@@ -61,7 +70,7 @@ class StageRun:
         path = config.output / "rationales.parquet"
         made_by = {
             "producer": "stage1",
-            "run": str(config.output.resolve()),
+            "run": config.output.resolve().name,
             "split": config.test_split,
             "weights_sha256": _weights_sha256(self._stage_folder("rationale")),
         }
@@ -140,17 +149,19 @@ class StageRun:
         self, stage: str, written: Mapping[str, str] | None = None
     ) -> tuple[FusionT5, PreTrainedTokenizerBase]:
         config, folder = self.config, self._stage_folder(stage)
-        layout = None if self.inputs.features is None else self.inputs.features.layout
         if not config.trains(stage) or is_trained(folder):
             logger.info("the %s stage is trained already: %s", stage, folder)
             trained: Any
             trained, tokenizer = load_model(
-                str(getattr(config, f"{stage}_model") or folder), layout=layout
+                str(getattr(config, f"{stage}_model") or folder),
+                layout=self._layout,
+                absent_image=config.absent_image,
+                trained=True,
             )
             return trained.to(local_device()), tokenizer
         inputs = self._train_inputs(stage)
         model, tokenizer = self._new_model(inputs)
-        if layout is None:
+        if self._layout is None:
             _freeze_fusion(model)
         is_rationale = stage == "rationale"
         settings = StageSettings(
@@ -196,10 +207,12 @@ class StageRun:
 
     def _new_model(self, inputs: Sequence[ModelInput]) -> tuple[FusionT5, PreTrainedTokenizerBase]:
         config = self.config
-        layout = None if self.inputs.features is None else self.inputs.features.layout
         if config.model not in PRESETS:
             return load_model(
-                config.model, layout=layout, absent_image=config.absent_image, seed=config.seed
+                config.model,
+                layout=self._layout,
+                absent_image=config.absent_image,
+                seed=config.seed,
             )
         stages = [stage for stage in ("rationale", "answer") if config.trains(stage)]
         if len(stages) > 1:
@@ -208,7 +221,7 @@ class StageRun:
             config.model,
             [text for pair in inputs for text in (pair.source, pair.target or "")],
             vocab_size=config.vocab_size,
-            layout=layout,
+            layout=self._layout,
             absent_image=config.absent_image,
             seed=config.seed,
         )
@@ -234,7 +247,10 @@ class StageRun:
         name = f"{stage} {purpose}"
         if name not in self.cuts:
             self.cuts[name] = tokenized.cuts.to_json()
-            flag = "--max-rationale" if stage == "rationale" else "--max-answer"
+            if is_main():
+                write_cuts(self.config.output, self.cuts)
+            reads_answer = self.config.max_target(stage) == self.config.max_answer
+            flag = "--max-answer" if reads_answer and stage == "answer" else "--max-rationale"
             for sentence in tokenized.cuts.sentences(target_flag=flag):
                 logger.warning("%s: %s", name, sentence)
         return tokenized.examples

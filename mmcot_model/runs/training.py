@@ -4,7 +4,7 @@ Shape suffixes: B = batch, S = source tokens, T = target tokens.
 """
 
 import logging
-import shutil
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,8 +29,9 @@ from mmcot_model.batches import Collator, Example, ExampleDataset, LengthSampler
 from mmcot_model.distributed import is_main, num_processes, wait_for_all
 from mmcot_model.fusion import FusionT5
 from mmcot_model.precision import uses_bf16
+from mmcot_model.runs.checkpoints import is_stopped_early, last_checkpoint, load_best
 from mmcot_model.runs.reporters import end_reports
-from mmcot_model.runs.training_callbacks import EvaluateAtEnd, KnowBest, ProgressBar, SetEpoch
+from mmcot_model.runs.training_callbacks import KnowBest, ProgressBar, SetEpoch
 from mmcot_model.settings.config import TrainConfig
 
 __all__ = ["StageSettings", "Validation", "is_trained", "train_stage"]
@@ -96,7 +97,7 @@ def train_stage(
     bar = ProgressBar(settings.name)
     callbacks: list[TrainerCallback] = [bar]
     if validation is not None:
-        callbacks += [EvaluateAtEnd(), KnowBest(checkpoints)]
+        callbacks.append(KnowBest(checkpoints))
     if config.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(config.early_stopping))
     trainer = _FusionTrainer(
@@ -122,7 +123,7 @@ def train_stage(
                 torch_compile=config.compile,
                 logging_steps=max(1, total_steps // 100),
                 save_steps=evaluate_every if validation else max(1, total_steps // 10),
-                save_total_limit=1,
+                save_total_limit=1 if validation is None else 2,  # the last, and the best
                 eval_strategy="no" if validation is None else "steps",
                 eval_steps=evaluate_every,
                 load_best_model_at_end=validation is not None,
@@ -145,14 +146,21 @@ def train_stage(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
-    with bar.progress:
-        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+    last = last_checkpoint(checkpoints)
+    if last is not None and is_stopped_early(last, config.early_stopping):
+        history = load_best(model, last)
+    else:
+        with bar.progress:
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        # The trainer leaves the model computing in bfloat16 whatever is asked of it later.
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+        history = trainer.state.log_history
     end_reports(config.report_to)
     if is_main():
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder)
         sync_files(folder)
-        write_json(folder / _HISTORY, trainer.state.log_history)
+        write_json(folder / _HISTORY, history)
     wait_for_all()
 
 
@@ -172,18 +180,6 @@ def _one_device(arguments: TrainingArguments) -> TrainingArguments:
         )
         arguments._n_gpu = 1
     return arguments
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; one that was being written at a stop is deleted."""
-    whole: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*"):
-        if (path / "trainer_state.json").is_file():  # what the trainer writes last
-            whole.append((int(path.name.removeprefix("checkpoint-")), path))
-        elif is_main():
-            shutil.rmtree(path)
-    wait_for_all()
-    return str(max(whole)[1]) if whole else None
 
 
 class _Speed:
@@ -229,8 +225,18 @@ class _FusionTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the tokens of source and target a second."""
         if "loss" in logs:
+            self._check_finite(logs)
             logs["tokens_per_second"] = self.speed.take()
         super().log(logs, start_time)
+
+    def _check_finite(self, logs: dict[str, float]) -> None:
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise TrainingError(
+                    f"{name} is {logs[name]} at step {self.state.global_step}: the weights are "
+                    "lost from there on; train anew with a lower --learning-rate, more --warmup, "
+                    "or --precision fp32"
+                )
 
     def evaluate(
         self,
@@ -254,12 +260,14 @@ class _FusionTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
+        world_size = self.args.world_size
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         sampler = LengthSampler(
-            [len(example.input_ids) + len(example.labels) for example in dataset.examples],
-            per_step * self.args.world_size,
+            [(len(example.input_ids), len(example.labels)) for example in dataset.examples],
+            per_step * world_size,
             seed=self.args.seed,
             window=self.length_window,
+            multiple=self.args.train_batch_size * world_size if world_size > 1 else 1,
         )
         self.add_callback(SetEpoch(sampler))
         return sampler

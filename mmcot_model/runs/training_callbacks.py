@@ -6,12 +6,12 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mmcot_data.errors import TrainingError
 from mmcot_model.batches import LengthSampler
 from mmcot_model.distributed import is_main
 from mmcot_model.progress import progress_columns
+from mmcot_model.runs.checkpoints import best_checkpoint
 
-__all__ = ["EvaluateAtEnd", "KnowBest", "ProgressBar", "SetEpoch"]
+__all__ = ["KnowBest", "ProgressBar", "SetEpoch"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +26,6 @@ class SetEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.sampler.set_epoch(int(state.epoch or 0))
-
-
-class EvaluateAtEnd(TrainerCallback):
-    """Evaluates and saves the last weights, too, whatever the interval."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
 
 
 class KnowBest(TrainerCallback):
@@ -53,12 +43,7 @@ class KnowBest(TrainerCallback):
     ) -> None:
         if not state.best_global_step:
             return
-        best = self.folder / f"checkpoint-{state.best_global_step}"
-        if not best.is_dir():
-            raise TrainingError(
-                f"{best} is gone, which holds the best weights so far: put it back, or delete "
-                f"{self.folder} to train the stage anew"
-            )
+        best = best_checkpoint(self.folder, state.best_global_step)
         state.best_model_checkpoint = str(best)
 
 

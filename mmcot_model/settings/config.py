@@ -1,78 +1,24 @@
 """What a training run is asked to do."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mmcot_data.prompts import TARGET_FORMATS
+from mmcot_model.settings.recipes import RECIPES, Keep, is_local_model
 
-__all__ = ["RECIPES", "REFERENCE", "Keep", "Recipe", "Stage", "TrainConfig", "recipe_of"]
+__all__ = ["Stage", "TrainConfig"]
 
 Stage = Literal["rationale", "answer", "both"]
-Keep = Literal["best", "last"]
 _MIN_VOCAB_SIZE = 512
+_MODELS = ("model", "rationale_model", "answer_model")
+_SOURCES = ("rationales", "val_rationales", "train_rationales", "target_rationales")
 _STAGE_FORMATS: dict[str, tuple[str, ...]] = {
     "both": ("QCM-LE", "QCM-E"),
     "rationale": ("QCM-LE", "QCM-E"),
     "answer": ("QCM-A", "QCMG-A", "QCM-LEA", "QCM-ALE"),
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """Hyperparameters that depend on the size of the model."""
-
-    rationale_epochs: float
-    answer_epochs: float
-    batch_size: int
-    learning_rate: float
-    warmup: float
-    """Share of the steps in which the learning rate rises."""
-    length_window: int
-    keep: Keep
-    """Which weights a stage ends with."""
-
-
-RECIPES = {
-    "tiny": Recipe(
-        rationale_epochs=20,
-        answer_epochs=8,
-        batch_size=32,
-        learning_rate=2e-3,
-        warmup=0.05,
-        length_window=1,
-        keep="last",
-    ),
-    # The paper's: section 5.2 and the reference's training script, base model.
-    "default": Recipe(
-        rationale_epochs=20,
-        answer_epochs=20,
-        batch_size=8,
-        learning_rate=8e-5,
-        warmup=0.0,
-        length_window=50,
-        keep="best",
-    ),
-}
-
-REFERENCE: Mapping[str, Any] = {
-    "absent_image": "zeros",
-    "label_padding": "counted",
-    "truncation": "right",
-    "padding": "fixed",
-    "failures": "random",
-    "image_roles": ("question", "choice_0"),
-    "length_window": 1,
-    "precision": "fp32",
-}
-"""Settings with which a run behaves like Multimodal-CoT's released code. Where the answer stage
-reads rationales, ``train_rationales`` is ``gold-le`` besides, whatever stage 1 writes."""
-
-
-def recipe_of(model: str) -> Recipe:
-    """The recipe of a preset, or the default for any other model."""
-    return RECIPES.get(model, RECIPES["default"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,8 +151,15 @@ class TrainConfig:
         return self.max_answer
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; paths are absolute."""
-        return {field.name: _as_json(getattr(self, field.name)) for field in fields(self)}
+        """The fields as JSON values; paths are absolute, those in texts too."""
+        values = {field.name: _as_json(getattr(self, field.name)) for field in fields(self)}
+        for name in _MODELS:
+            if values[name] is not None and is_local_model(values[name]):
+                values[name] = str(Path(values[name]).resolve())
+        for name in _SOURCES:
+            if values[name] is not None and values[name].endswith(".parquet"):
+                values[name] = str(Path(values[name]).resolve())
+        return values
 
     def _check_choices(self) -> None:
         for field in fields(self):
@@ -261,8 +214,8 @@ class TrainConfig:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("rationale_epochs", "answer_epochs", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
         for name in ("weight_decay", "loader_workers"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

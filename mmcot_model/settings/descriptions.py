@@ -7,7 +7,8 @@ from typing import Any
 from mmcot_data.prompts import PROMPT_FORMATS
 from mmcot_data.questions import split_names
 from mmcot_model.runs.reporters import REPORTERS
-from mmcot_model.settings.config import RECIPES, Recipe, TrainConfig
+from mmcot_model.settings.config import TrainConfig
+from mmcot_model.settings.recipes import RECIPES, Recipe
 
 __all__ = ["GROUPS", "SETTINGS", "Setting", "flag_of"]
 

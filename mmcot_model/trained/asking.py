@@ -14,6 +14,7 @@ from mmcot_model.batches import Collator, Example, FeatureSource
 from mmcot_model.fusion import FusionT5
 from mmcot_model.generation import generate
 from mmcot_model.loading import load_model
+from mmcot_model.precision import autocast
 from mmcot_model.runs.generating import tokenize_sources
 from mmcot_model.trained.choice_scores import ChoiceScore, score_answers
 from mmcot_model.trained.explanation import Explanation, explain
@@ -78,7 +79,8 @@ def ask_run(
         device: What computes.
 
     Raises:
-        TrainingError: If a model can't be loaded, or reads features of another form.
+        TrainingError: If a model can't be loaded, reads features of another form, or is not the
+            one that was tested.
     """
     captions = {} if caption is None else {question.question_id: caption}
     stages: dict[str, StageOutput] = {}
@@ -133,8 +135,9 @@ class _Stage:
         self.name = name
         self._notes = notes
         self._run = run
+        run.check_model(name)
         loaded: Any
-        loaded, self._tokenizer = load_model(run.model(name), layout=run.layout)
+        loaded, self._tokenizer = load_model(run.model(name), layout=run.layout, trained=True)
         self._model: FusionT5 = loaded.to(device).eval()
         self._collate = Collator(self._tokenizer.pad_token_id, features, pad_multiple=1)
         self._batch: dict[str, torch.Tensor] = {}
@@ -157,11 +160,13 @@ class _Stage:
             precision=config.precision,
         )
         self._note_limits(example, tokenized.cuts, written.finish_reason)
+        with autocast(config.precision, self._model.device):
+            explanation = explain(self._model, self._tokenizer, self._batch)
         return StageOutput(
             source=text.source,
             text=written.text,
             finish_reason=written.finish_reason,
-            explanation=explain(self._model, self._tokenizer, self._batch),
+            explanation=explanation,
         )
 
     def score(self, question: Question, *, before: str, ends: bool) -> list[ChoiceScore]:
@@ -182,9 +187,10 @@ class _Stage:
                 f"the tokenizer of the {self.name} stage does not tell apart "
                 f"{' and '.join(map(repr, alike))}: it learned from questions with fewer choices"
             )
-        return score_answers(
-            self._model, self._tokenizer, self._batch, answers, before=before, ends=ends
-        )
+        with autocast(self._run.config.precision, self._model.device):
+            return score_answers(
+                self._model, self._tokenizer, self._batch, answers, before=before, ends=ends
+            )
 
     def _note_limits(self, example: Example, cuts: CutReport, finish_reason: str) -> None:
         if cuts.sources.num_cut:

@@ -82,6 +82,9 @@ class ErrorCounts:
     """Wrong answers of the run whose rationale is not the gold one; None without rationales."""
     differs_in_right: Share | None
     """The same of its right answers."""
+    wrong_without_picture: Share | None
+    """Pictured questions that are wrong without the picture: those that the run has right. None if
+    it was not asked without."""
 
     def to_json(self) -> dict[str, Any]:
         """The counts with percentages and intervals."""
@@ -93,6 +96,8 @@ class ErrorCounts:
             "rationale_differs_from_gold": {
                 name: None if share is None else share.to_json() for name, share in differs.items()
             },
+            "wrong_without_picture": self.wrong_without_picture
+            and {"right_with_it": self.wrong_without_picture.to_json()},
         }
 
 
@@ -133,12 +138,18 @@ def count_errors(
             spoiled=Share(len(right - correct), len(right)),
         )
     others = None if differing is None else ids.intersection(differing)
+    pictured = ids.intersection(pictures)
+    wrong_without = None
+    if "no_picture" in by_condition:
+        blind = {key for key in pictured if not by_condition["no_picture"][key].correct}
+        wrong_without = Share(len(blind & right), len(blind))
     return ErrorCounts(
         n=len(ids),
-        num_pictures=len(ids.intersection(pictures)),
+        num_pictures=len(pictured),
         conditions=conditions,
         differs_in_wrong=None if others is None else Share(len(others & wrong), len(wrong)),
         differs_in_right=None if others is None else Share(len(others & right), len(right)),
+        wrong_without_picture=wrong_without,
     )
 
 
@@ -216,13 +227,10 @@ def _sentences(counts: ErrorCounts) -> list[str]:
             f"{_shown(counts.differs_in_wrong)}, of right answers "
             f"{_shown(counts.differs_in_right)}."
         )
-    if "no_picture" in counts.conditions:
-        blind = counts.conditions["no_picture"]
-        num_wrong = counts.n - blind.correct.count
+    if counts.wrong_without_picture is not None:
         lines.append(
-            "Wrong answers without the picture that are right with it: "
-            f"{_shown(Share(blind.spoiled.count, num_wrong))}; {counts.num_pictures} of "
-            f"{counts.n} questions have a picture."
+            f"Of the {counts.num_pictures} of {counts.n} questions that have a picture, wrong "
+            f"answers without it that are right with it: {_shown(counts.wrong_without_picture)}."
         )
     return lines
 

@@ -37,9 +37,9 @@ class Explanation:
         """Share of each of the P patches in what was let in.
 
         A token counts as far as its gate was open: what it attended to behind a shut gate never
-        reached the model. The shares add up to 1.
+        reached the model. The shares add up to 1; all are 0 if every gate was shut.
         """
-        weights_S = self.gate_S / self.gate_S.sum()
+        weights_S = self.gate_S / (self.gate_S.sum() or 1)
         return np.asarray(weights_S @ self.attention_SP, np.float32)
 
 

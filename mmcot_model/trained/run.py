@@ -1,12 +1,14 @@
 """What a finished run can be asked, known without loading it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmcot_data.errors import TrainingError
+from mmcot_data.files import file_sha256
 from mmcot_data.shards import FeatureSpec
 from mmcot_model.feature_layout import FeatureLayout
+from mmcot_model.features import RunFeatures, open_run_features
 from mmcot_model.runs.folder import read_config, read_run
 from mmcot_model.settings.config import TrainConfig
 
@@ -25,6 +27,8 @@ class TrainedRun:
     """Where its feature sets were."""
     specs: tuple[FeatureSpec, ...]
     """What made them; none for a run on the text alone."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what it was made from."""
 
     @property
     def layout(self) -> FeatureLayout | None:
@@ -48,6 +52,51 @@ class TrainedRun:
         config = self.config
         given = config.rationale_model if stage == "rationale" else config.answer_model
         return given if given is not None else str(self.folder / stage)
+
+    def check_model(self, stage: str) -> None:
+        """See that a stage that was given to the run has the weights that were tested.
+
+        A model of the hub is known by its name alone.
+
+        Raises:
+            TrainingError: If its weights are others now, or are not there.
+        """
+        name = f"{stage}_model"
+        given = getattr(self.config, name)
+        if given is None:
+            return
+        prefix = f"{name} "
+        expected = {
+            key.removeprefix(prefix): digest
+            for key, digest in self.sha256.items()
+            if key.startswith(prefix)
+        }
+        folder = Path(given)
+        files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+        found = {path.name: file_sha256(path) for path in files}
+        if found != expected:
+            raise TrainingError(
+                f"the {stage} stage of {self.folder}, {given}, is not what the run was tested "
+                f"with: expected weights with the sha256 {_listed(expected)}, found "
+                f"{_listed(found)}; put the tested model back, or test this one in a run of its "
+                f"own (mmcot-train --{stage}-model)"
+            )
+
+    def open_features(self, places: Sequence[Path | str] = ()) -> RunFeatures | None:
+        """Open the feature sets that it reads; None for a run on the text alone.
+
+        Args:
+            places: Where they are now; none takes the places where the run had them.
+
+        Raises:
+            ShardError: If a set cannot be read, or holds other features than those of the run.
+            TrainingError: If there are more or fewer sets than the run's.
+        """
+        return open_run_features(
+            places or self.features,
+            self.config.image_roles,
+            expect=[spec.to_json() for spec in self.specs],
+        )
 
     def check_question(
         self, *, has_picture: bool, caption: str | None, rationale: str | None
@@ -107,12 +156,18 @@ def read_trained_run(folder: Path) -> TrainedRun:
     """
     config, run = read_config(folder), read_run(folder)
     places, specs = (_list(folder, run, name) for name in ("features", "feature_specs"))
+    sha256 = run.get("sha256", {})
+    if not isinstance(sha256, dict):
+        raise TrainingError(
+            f"{folder / 'run.json'}: 'sha256' is {sha256!r:.60}, expected an object with digests"
+        )
     return TrainedRun(
         folder=folder,
         config=config,
-        artifacts=Path(run["artifacts"]),
+        artifacts=folder / run["artifacts"],
         features=tuple(map(str, places)),
         specs=tuple(FeatureSpec.from_json(spec, f"{folder / 'run.json'}") for spec in specs),
+        sha256=sha256,
     )
 
 
@@ -124,3 +179,7 @@ def _list(folder: Path, run: dict[str, object], name: str) -> Sequence[object]:
             "by another version of mmcot; train it anew"
         )
     return value
+
+
+def _listed(digests: Mapping[str, str]) -> str:
+    return ", ".join(f"{digest} ({name})" for name, digest in digests.items()) or "none"

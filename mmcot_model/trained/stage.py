@@ -1,7 +1,7 @@
 """A stage of a finished run at work on questions of any split: with pictures or without them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mmcot_data.text_artifacts import artifact_path
 from mmcot_model.batches import Collator, tokenize
 from mmcot_model.distributed import local_device
 from mmcot_model.feature_layout import FeatureLayout
-from mmcot_model.features import RunFeatures, open_run_features
+from mmcot_model.features import RunFeatures
 from mmcot_model.fusion import FusionT5
 from mmcot_model.generation import generate
 from mmcot_model.loading import load_model
@@ -79,13 +79,9 @@ def open_sources(
         TrainingError: If pictures of the questions were never extracted.
     """
     config = run.config
-    opened = open_run_features(
-        features or config.features,
-        config.image_roles,
-        expect=[spec.to_json() for spec in run.specs],
-    )
+    opened = run.open_features(features)
     if opened is not None:
-        check_coverage(config, opened, {"asked": questions})
+        check_coverage(replace(config, artifacts=artifacts), opened, {"asked": questions})
     captions = None
     if config.captions is not None:
         path = artifact_path(artifacts, "captions", config.captions)
@@ -102,7 +98,8 @@ class TrainedStage:
         sources: What it reads.
 
     Raises:
-        TrainingError: If the model cannot be loaded, or reads features of another form.
+        TrainingError: If the model cannot be loaded, reads features of another form, or is not the
+            one that was tested.
     """
 
     def __init__(self, run: TrainedRun, stage: str, sources: StageSources) -> None:
@@ -112,8 +109,9 @@ class TrainedStage:
         config = run.config
         self.prompt_format = config.answer_format if stage == "answer" else config.prompt_format
         layout = None if sources.features is None else sources.features.layout
+        run.check_model(stage)
         loaded: Any
-        loaded, self.tokenizer = load_model(run.model(stage), layout=layout)
+        loaded, self.tokenizer = load_model(run.model(stage), layout=layout, trained=True)
         self.model: FusionT5 = loaded.to(local_device()).eval()
 
     def write(

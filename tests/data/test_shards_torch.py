@@ -44,7 +44,7 @@ def test_data_set_gives_whole_batches(tmp_path):
     assert len(PatchFeatures(open_features(tmp_path))) == 5
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_worker_processes_read_the_same(tmp_path, method):
     """Catches maps that are pickled, and maps opened before a fork that break after it."""
     make_feature_set(tmp_path)

@@ -61,6 +61,7 @@ def test_it_learns_with_the_reading_side_alone(tmp_path, make_root):
     check_table(done.stdout)
 
 
+@pytest.mark.slow
 def test_it_learns_from_arrow_shards(tmp_path, make_root, example, capsys):
     root = make_root(tmp_path, "arrow")
     example.main(["--features", str(root / "tiny"), "--epochs", "15"])

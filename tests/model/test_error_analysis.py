@@ -1,7 +1,10 @@
 """Error analysis and teacher forcing of small runs, end to end."""
 
+import hashlib
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from mmcot_data.cli import main as data_main
+from mmcot_data.errors import TrainingError
 from mmcot_data.prompts import gold_rationale
 from mmcot_data.questions import read_questions, select_split
 from mmcot_data.sample import draw_sample
@@ -20,7 +24,7 @@ from mmcot_model.generation import generate
 from mmcot_model.runs.generating import tokenize_sources
 from mmcot_model.trained.error_analysis import analyse_errors
 from mmcot_model.trained.run import read_trained_run
-from mmcot_model.trained.stage import TrainedStage, open_sources
+from mmcot_model.trained.stage import StageSources, TrainedStage, open_sources
 
 QUICK = ["--max-steps", "2", "--batch-size", "4", "--max-rationale", "12", "--max-answer", "8"]
 
@@ -44,7 +48,7 @@ def runs(artifacts, tmp_path_factory):
     kinds = {
         "two": features,
         "zeros": [*features, "--absent-image", "zeros", "--stage", "answer"],
-        "text": ["--artifacts", str(artifacts), "--stage", "answer", *given[-2:]],
+        "text": ["--artifacts", str(artifacts), "--stage", "answer"],
         "given": [*features, *given, "--rationales", str(two / "rationales.parquet")],
         "why": [*features, "--stage", "rationale", "--rationale-model", f"{two}/rationale"],
     }
@@ -175,6 +179,70 @@ def test_rationales_of_stage_1_are_exported_for_the_reference(runs, asked, tmp_p
     by_id = dict(zip(rationales["question_id"], rationales["rationale"], strict=True))
     assert content["preds"] == [by_id[q.question_id] for q in asked]
     assert content["labels"] == [gold_rationale(q, "QCM-E") for q in asked]
+
+
+def test_a_given_stage_must_be_the_one_that_was_tested(artifacts, runs, tmp_path, capsys):
+    """Catches counts of a model that was trained anew, or moved, since the run was tested."""
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(runs / "two" / "answer", model)
+    shutil.copytree(runs / "given", run)
+    config = json.loads((run / "config.json").read_text()) | {"answer_model": str(model)}
+    (run / "config.json").write_text(json.dumps(config))
+    weights = model / "model.safetensors"
+    before = weights.read_bytes()
+    assert main([str(run), "--error-analysis"]) == 0
+    capsys.readouterr()
+    weights.write_bytes((runs / "zeros" / "answer" / "model.safetensors").read_bytes())
+    assert main([str(run), "--error-analysis"]) == 1
+    expected, found = (hashlib.sha256(each).hexdigest() for each in (before, weights.read_bytes()))
+    message = f"expected weights with the sha256 {expected} (model.safetensors), found {found}"
+    assert message in capsys.readouterr().err
+    weights.unlink()
+    with pytest.raises(TrainingError, match=r"\(model.safetensors\), found none"):
+        analyse_errors(read_trained_run(run), artifacts)
+
+
+def test_teacher_forcing_asks_the_stage_that_was_tested(runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "why", run)
+    assert main([str(run), "--teacher-forced"]) == 0
+    config = json.loads((run / "config.json").read_text())
+    config["rationale_model"] = str(runs / "zeros" / "answer")
+    (run / "config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    assert main([str(run), "--teacher-forced"]) == 1
+    assert "is not what the run was tested with" in capsys.readouterr().err
+
+
+def test_features_are_looked_for_where_the_run_says_they_were(runs, artifacts, asked, tmp_path):
+    """Catches two truths: run.json, from which mmcot-predict reads, and config.json."""
+    run = tmp_path / "run"
+    shutil.copytree(runs / "zeros", run)
+    described = json.loads((run / "run.json").read_text())
+    shutil.copytree(artifacts / "tiny", tmp_path / "moved")
+    described["features"] = [str(tmp_path / "moved")]
+    (run / "run.json").write_text(json.dumps(described))
+    sources = open_sources(read_trained_run(run), artifacts, asked)
+    assert [str(place) for place in sources.features.places] == described["features"]
+
+
+def test_a_missing_picture_names_the_artifact_root_that_was_given(runs, asked, tmp_path):
+    other = tmp_path / "other"
+    run = read_trained_run(runs / "zeros")
+    stranger = replace(next(q for q in asked if q.image_roles), question_id="stranger")
+    with pytest.raises(TrainingError, match=f"questions in {re.escape(str(other))} have"):
+        open_sources(run, other, [stranger])
+
+
+def test_a_plain_t5_is_no_trained_stage(runs, artifacts, asked, tmp_path):
+    """Catches fusion layers that are drawn anew, and then counted as the run's."""
+    source = {"features": read_trained_run(runs / "two").open_features(), "captions": None}
+    run = tmp_path / "run"
+    shutil.copytree(runs / "two", run)
+    path = run / "answer" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "t5"}))
+    with pytest.raises(TrainingError, match="is a plain T5 that has never seen a feature"):
+        TrainedStage(read_trained_run(run), "answer", StageSources(**source))
 
 
 def stage_of(runs, name, stage, artifacts, asked):

@@ -27,6 +27,8 @@ ANSWERS = {
     "gold_rationale": [1, 1, 1, 2, None, 1],
     "no_picture": [0, 1, 1, 0, 2, None],
 }
+PICTURED = {"no_picture": [0, 1, 0, 1, None, 0]}
+"""Answers without the picture that are others only where there is one, in 0, 3 and 5."""
 
 
 def rows(answers=ANSWERS):
@@ -96,8 +98,24 @@ def test_tables_say_what_was_counted():
     assert "(none)" in [row[0] for row in cells]
     assert "gold rationale corrects: 1 of 3, 33.3% (6.1 to 79.2)." in text
     assert "of wrong answers 2 of 3, 66.7% (20.8 to 93.9), of right answers 1 of 3" in text
-    # wrong without the picture: 0, 3, 4 and 5, of which the run has 0 and 5 right
-    assert "right with it: 2 of 4, 50.0% (15.0 to 85.0); 2 of 6 questions have a picture" in text
+    # wrong without the picture that they have: 0 and 3, of which the run has 0 right
+    assert (
+        "Of the 2 of 6 questions that have a picture, wrong answers without it that are right "
+        "with it: 1 of 2, 50.0% (9.5 to 90.5)."
+    ) in text
+
+
+def test_questions_that_never_had_a_picture_are_not_wrong_without_it():
+    """Catches 2 of 4: questions 2 and 4 are wrong as ever, for want of no picture."""
+    counts = count_errors(
+        QUESTIONS, rows(ANSWERS | PICTURED), pictures=["0", "3", "5"], differing=[]
+    )
+    assert counts.wrong_without_picture == Share(2, 2)
+    found = counts.to_json()["wrong_without_picture"]
+    assert found["right_with_it"]["count"] == found["right_with_it"]["of"] == 2
+    seeing = {"as_run": ANSWERS["as_run"], "no_picture_in_answer": PICTURED["no_picture"]}
+    counts = count_errors(QUESTIONS, rows(seeing), pictures=["0"], differing=None)
+    assert counts.to_json()["wrong_without_picture"] is None
 
 
 def test_a_run_without_rationales_or_errors_has_no_such_figures():

@@ -187,6 +187,40 @@ def test_command_exports_and_reads_files_of_the_reference(run, tmp_path, capsys)
     assert "has 4 texts in 'preds', the split val" in capsys.readouterr().err
 
 
+def test_command_says_how_sure_the_order_of_a_list_is(tmp_path, capsys):
+    """Catches scores of texts that stand at other questions, with nothing said about it."""
+    write_questions(
+        tmp_path / "shards" / "questions.parquet", [question(str(place)) for place in range(200)]
+    )
+    path = tmp_path / "p.json"
+    texts = ["The answer is (B)."] * 200
+    arguments = ["--predictions", str(path), "--artifacts", str(tmp_path / "shards")]
+    for content, message in (
+        ({"preds": texts}, "has no labels: whether its texts are in the order of the split is not"),
+        ({"preds": texts, "labels": texts}, ""),
+        (
+            {"preds": texts, "labels": [*texts[:-1], "The answer is (A)."]},
+            "1 of its 200 labels are not the gold texts",
+        ),
+    ):
+        path.write_text(json.dumps(content))
+        assert main(arguments) == 0
+        error = capsys.readouterr().err
+        assert message in error
+        assert bool(error) == bool(message)
+
+
+def test_command_compares_no_rationales_with_the_paper(run, tmp_path, capsys):
+    """Catches minutes with a model, and a table, before what was known from the start."""
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"preds": ["Solution: it is."] * 4}))
+    arguments = ["--predictions", str(path), "--artifacts", str(tmp_path / "shards"), "--paper"]
+    assert main([*arguments, "--similarity", str(tmp_path / "no model")]) == 1
+    captured = capsys.readouterr()
+    assert "holds rationales only: --paper compares answers" in captured.err
+    assert captured.out == ""
+
+
 def test_scoring_imports_no_torch(run):
     """Blocks the import in a fresh process."""
     script = (

@@ -135,3 +135,13 @@ def test_a_shut_gate_says_nothing_about_the_picture():
         gate_S=np.array([0.1, 0.4, 0.0], np.float32),
     )
     np.testing.assert_allclose(explanation.by_patch(), [0.2, 0.8], rtol=1e-6)
+
+
+def test_behind_shut_gates_nothing_was_let_in():
+    """Would catch a division by zero, which is a warning, then NaN in JSON and figure."""
+    explanation = Explanation(
+        tokens=("a",),
+        attention_SP=np.array([[0.5, 0.5]], np.float32),
+        gate_S=np.zeros(1, np.float32),
+    )
+    np.testing.assert_array_equal(explanation.by_patch(), [0, 0])

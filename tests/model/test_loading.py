@@ -234,3 +234,21 @@ def test_other_models_are_refused(tmp_path):
     change_config(tmp_path / "damaged", d_model="wide")
     with pytest.raises(TrainingError, match="is not that of a T5"):
         load_model(str(tmp_path / "damaged"))
+
+
+def test_half_precision_on_disk_is_trained_in_float32(tmp_path):
+    """Would catch weights and optimizer in bfloat16 because the base model was stored so."""
+    write_plain(tmp_path).to(torch.bfloat16).save_pretrained(tmp_path)
+    model, _ = load_model(str(tmp_path), layout=LAYOUT)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    stored = load_file(tmp_path / "model.safetensors")["shared.weight"]
+    assert stored.dtype == torch.bfloat16
+    assert torch.equal(model.shared.weight, stored.float())
+
+
+def test_a_plain_t5_is_no_trained_stage(tmp_path):
+    """Would catch answers from fusion layers that were never trained."""
+    write_plain(tmp_path)
+    with pytest.raises(TrainingError, match="has never seen a feature"):
+        load_model(str(tmp_path), layout=LAYOUT, trained=True)
+    load_model(str(tmp_path), trained=True)

@@ -1,6 +1,7 @@
 """Multimodal-CoT's prediction files: recognised, checked, and written as they are read."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,36 @@ def test_files_of_another_order_or_data_set_are_refused(tmp_path):
         path = write(tmp_path / "p.json", labels, labels)
         with pytest.raises(DataError, match="its labels are not the gold texts of the split test"):
             read_reference_predictions(path, STORED, "test")
+
+
+def many(num_questions):
+    return [replace(QUESTIONS[0], question_id=str(i), position=i) for i in range(num_questions)]
+
+
+@pytest.mark.parametrize("num_shifted", [15, 60])
+def test_a_tail_that_is_shifted_is_refused(tmp_path, num_shifted):
+    """A text was left out near the end: most labels agree, those behind it do not."""
+    questions = [replace(q, solution=f"It is number {q.question_id}.") for q in many(600)]
+    labels = [build_prompt(question, "QCM-E").target for question in questions]
+    labels = labels[:-num_shifted] + labels[-num_shifted + 1 :] + ["Solution: more."]
+    path = write(tmp_path / "p.json", labels, labels)
+    with pytest.raises(DataError, match=f"{600 - num_shifted} of 600, expected 99%"):
+        read_reference_predictions(path, questions, "test")
+
+
+def test_labels_that_are_others_are_counted(tmp_path):
+    questions = many(200)
+    labels = ["The answer is (A)."] * 198 + ["The answer is (B)."] * 2
+    path = write(tmp_path / "p.json", labels, labels)
+    assert read_reference_predictions(path, questions, "test").num_unlike == 2
+
+
+def test_letters_that_a_tokenizer_writes_in_a_plain_form_agree(tmp_path):
+    """T5's turns a raised 2 into 2; nearly all labels of a unit's questions would be refused."""
+    questions = [replace(q, solution="It has 3 m² of the ﬁeld.") for q in many(3)]
+    labels = ["Solution: It has 3 m2 of the field."] * 3
+    found = read_reference_predictions(write(tmp_path / "p", labels, labels), questions, "test")
+    assert (found.prompt_format, found.num_unlike) == ("QCM-E", 0)
 
 
 @pytest.mark.parametrize(

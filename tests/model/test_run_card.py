@@ -7,15 +7,17 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import polars as pl
 import pytest
 import yaml
+from feature_sets import make_spec
 from huggingface_hub import ModelCard
 
+import mmcot_data
 from mmcot_data.files import write_json
 from mmcot_data.questions import Question
 from mmcot_model.evaluation import Scores, evaluate
@@ -23,7 +25,7 @@ from mmcot_model.evaluation.predictions import Prediction
 from mmcot_model.runs.card import write_run_card
 from mmcot_model.runs.environment import environment, git_state
 from mmcot_model.settings.config import TrainConfig
-from mmcot_model.settings.files import write_config_file
+from mmcot_model.trained.run import TrainedRun
 
 SPEC = {
     "encoder": "detr",
@@ -62,26 +64,29 @@ def question(number: int, dataset: str) -> Question:
 
 @pytest.fixture
 def artifacts(tmp_path) -> Path:
-    (tmp_path / "alice" / "shards").mkdir(parents=True)
-    table = pl.DataFrame({"dataset": ["scienceqa", "scienceqa"]})
-    table.write_parquet(tmp_path / "alice" / "shards" / "questions.parquet")
+    """Where the artifact root was; a card is written when it may be gone."""
     return tmp_path / "alice" / "shards"
 
 
-def card_of(config: TrainConfig, scores: Scores | None, **run: object) -> str:
+def card_of(
+    config: TrainConfig,
+    scores: Scores | None,
+    *,
+    datasets: Sequence[str] = ("scienceqa",),
+    **run: object,
+) -> str:
     config.output.mkdir()
-    write_config_file(config.output / "train.yaml", config)
     if scores is not None:
         write_json(config.output / "scores.json", scores.to_json())
     described = {"artifacts": str(config.artifacts), "feature_specs": [], "cuts": {}}
-    write_run_card(config.output, described | {"environment": ENVIRONMENT} | run)
+    described |= {"environment": ENVIRONMENT}
+    write_run_card(config.output, described | run, config, datasets)
     return (config.output / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def full(artifacts, tmp_path) -> str:
-    """The card of a run of both stages: 30 questions, 20 of them right, one without an answer."""
-    config = TrainConfig(
+def full_config(tmp_path: Path) -> TrainConfig:
+    artifacts = tmp_path / "alice" / "shards"
+    return TrainConfig(
         artifacts=artifacts,
         output=tmp_path / "detr-base",
         features=(artifacts / "detr",),
@@ -91,6 +96,11 @@ def full(artifacts, tmp_path) -> str:
         seed=7,
         push_to_hub="me/secret-plans",
     )
+
+
+@pytest.fixture
+def full(tmp_path) -> str:
+    """The card of a run of both stages: 30 questions, 20 of them right, one without an answer."""
     answers = [0] * 20 + [1] * 9 + [None]
     predictions = [
         Prediction(question_id=str(i), answer=answer, rationale="a b", reference_rationale="a b c")
@@ -98,7 +108,7 @@ def full(artifacts, tmp_path) -> str:
     ]
     scores = evaluate([question(i, "scienceqa") for i in range(30)], predictions)
     cuts = {"answer test": {"sources": UNCUT | {"num_cut": 12}, "targets": None}}
-    return card_of(config, scores, feature_specs=[SPEC], cuts=cuts)
+    return card_of(full_config(tmp_path), scores, feature_specs=[SPEC], cuts=cuts)
 
 
 def test_the_front_matter_is_what_the_hub_reads(full):
@@ -174,23 +184,92 @@ def test_a_stage_that_was_given_learnt_nothing(artifacts, tmp_path):
         artifacts=artifacts,
         output=tmp_path / "run",
         rationale_model=str(artifacts / "converted"),
+        features=(artifacts / "detr",),
         answer_model="cooelf/mm-cot-answer",
         failures="random",
     )
     predictions = [Prediction(question_id="0", answer=None)]
     scores = evaluate([question(0, "scienceqa")], predictions, failures="random", seed=1)
-    card = card_of(config, scores)
+    card = card_of(config, scores, feature_specs=[SPEC])
     assert re.search(r"\| rationale \| QCM-E +\| a folder named converted +\| nothing in", card)
     assert re.search(r"\| answer +\| QCMG-A +\| cooelf/mm-cot-answer +\| nothing in", card)
     assert "1 of 1 answers could not be read; a letter was drawn for them." in card
     assert "load_model('RUN/rationale')" not in card
+    assert "load_model('MODEL')" in card
+    assert "`MODEL` is the rationale stage that this run was given, a folder named conv" in card
+    assert "alice" not in card
+
+
+def test_a_stage_of_the_hub_is_loaded_by_its_id(artifacts, tmp_path):
+    """Would catch a placeholder where a name would do, and the path of a folder in its place."""
+    config = TrainConfig(
+        artifacts=artifacts, output=tmp_path / "run", stage="answer", prompt_format="QCM-A"
+    )
+    card = card_of(replace(config, answer_model="cooelf/mm-cot-answer"), None)
+    assert "load_model('cooelf/mm-cot-answer')" in card
+    assert "MODEL" not in card
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({}, {"--question", "--choice"}),
+        ({"features": (Path("detr"),)}, {"--image", "--question", "--choice"}),
+        ({"captions": "vit-gpt2"}, {"--question", "--choice", "--caption"}),
+        ({"stage": "answer", "prompt_format": "QCM-A"}, {"--question", "--choice"}),
+        (
+            {"stage": "answer", "prompt_format": "QCMG-A", "rationales": "stage1"},
+            {"--question", "--choice", "--rationale"},
+        ),
+    ],
+)
+def test_the_command_of_the_card_is_one_that_the_run_takes(artifacts, tmp_path, settings, flags):
+    """Would catch a picture for a run that reads none, or no rationale for one that needs it."""
+    config = TrainConfig(artifacts=artifacts, output=tmp_path / "run", **settings)
+    card = card_of(config, None, feature_specs=[SPEC] if config.features else [])
+    (line,) = (line for line in card.splitlines() if line.startswith("mmcot-predict"))
+    assert {word for word in shlex.split(line) if word.startswith("--")} == flags
+    TrainedRun(
+        folder=config.output,
+        config=config,
+        artifacts=artifacts,
+        features=(),
+        specs=(make_spec(),) if config.features else (),
+    ).check_question(
+        has_picture="--image" in line,
+        caption="Ice." if "--caption" in line else None,
+        rationale="Ice melts." if "--rationale" in line else None,
+    )
+
+
+def test_a_card_tells_the_settings_of_the_run_not_of_a_file_that_people_edit(artifacts, tmp_path):
+    """Would catch a finished training that ends in an error, or a card with other settings."""
+    config = TrainConfig(artifacts=artifacts, output=tmp_path / "run", stage="rationale", seed=7)
+    config.output.mkdir()
+    (config.output / "train.yaml").write_text("seed: 8\nno such setting: [")
+    described = {"artifacts": str(artifacts), "feature_specs": [], "cuts": {}}
+    write_run_card(config.output, described | {"environment": ENVIRONMENT}, config, ["mine"])
+    card = (config.output / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"\| seed +\| 7 ", card)
+    assert "Questions of mine, split train." in card
+
+
+def test_a_card_without_names_of_data_sets_claims_none(artifacts, tmp_path):
+    config = TrainConfig(artifacts=artifacts, output=tmp_path / "run")
+    scores = evaluate([question(0, "scienceqa")], [Prediction(question_id="0", answer=0)])
+    card = card_of(config, scores, datasets=())
+    assert "Questions, split train." in card
+    data = ModelCard(card).data
+    assert data.datasets is None
+    assert data.eval_results is None, "the hub's form of a result names a data set"
 
 
 def test_the_card_is_the_same_each_time(full, tmp_path):
     run = tmp_path / "detr-base"
     cuts = {"answer test": {"sources": UNCUT | {"num_cut": 12}, "targets": None}}
     described = {"artifacts": str(tmp_path / "alice" / "shards"), "feature_specs": [SPEC]}
-    write_run_card(run, described | {"cuts": cuts, "environment": ENVIRONMENT})
+    described |= {"cuts": cuts, "environment": ENVIRONMENT}
+    write_run_card(run, described, full_config(tmp_path), ["scienceqa"])
     assert (run / "README.md").read_text(encoding="utf-8") == full
 
 
@@ -222,6 +301,14 @@ def test_the_commit_is_the_one_that_git_says(tmp_path):
     assert git_state(tmp_path / "runs") == clean
     (tmp_path / "code.py").write_text("2")
     assert git_state(tmp_path) == clean | {"dirty": True}
+
+
+def test_the_commit_of_the_code_itself_is_recorded():
+    """Would catch a module that moved and looks for the checkout beside or inside of it."""
+    root = Path(mmcot_data.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("mmcot is installed: this is no checkout")
+    assert environment()["git"]["mmcot"]["commit"] == git(root, "rev-parse", "HEAD")
 
 
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):

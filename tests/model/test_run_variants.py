@@ -21,6 +21,7 @@ from mmcot_data.sample import draw_sample
 from mmcot_model.cli.train import main as train_main
 from mmcot_model.fusion import FusionT5
 from mmcot_model.runs.folder import read_config
+from mmcot_model.settings.config import TrainConfig
 
 QUICK = ["--max-steps", "3", "--batch-size", "8", "--max-rationale", "12", "--max-answer", "8"]
 
@@ -82,6 +83,14 @@ def test_trained_stages_are_used_as_they_are(artifacts, both, tmp_path):
     assert found.equals(pl.read_parquet(both / "predictions.parquet"))
 
 
+def test_places_of_models_do_not_depend_on_where_they_are_read(both, artifacts, monkeypatch):
+    """Would catch a relative folder that is another one, or a hub id, from another directory."""
+    monkeypatch.chdir(both)
+    config = TrainConfig(artifacts=artifacts, output=Path("x"), rationale_model="rationale")
+    assert config.to_json()["rationale_model"] == str(both / "rationale")
+    assert config.to_json()["model"] == "tiny"
+
+
 def test_weights_that_changed_are_not_gone_on_with(artifacts, both, tmp_path, capsys):
     """Would catch a given stage that is exchanged between a stop and its resumption."""
     given = tmp_path / "given"
@@ -109,6 +118,28 @@ def test_two_feature_sets_reach_the_model(artifacts, tmp_path):
     assert (spread[7:] > 0).all()
     config = read_config(tmp_path / "run")
     assert config.features == (artifacts / "one", artifacts / "two")
+
+
+def test_only_the_picture_that_is_read_must_be_there(artifacts, tmp_path, capsys):
+    """Would catch published features, one row a question, that are refused for choice images."""
+    questions = read_questions(artifacts)
+    assert any({"question", "choice_0"} <= set(q.image_roles) for q in questions), "the hard case"
+    first = [
+        (q.question_id, next(role for role in ("question", "choice_0") if role in q.image_roles))
+        for q in questions
+        if {"question", "choice_0"} & set(q.image_roles)
+    ]
+    spec = make_spec(encoder="imported")
+    for name, asked in (("whole", first), ("short", first[:-1])):
+        rows = [(question_id, role, row) for row, (question_id, role) in enumerate(asked)]
+        write_set(tmp_path / name, spec, [make_rows(len(rows))], rows)
+    more = ["--artifacts", str(artifacts), "--image-roles", "question", "choice_0"]
+    common = [*more, "--stage", "answer", "--train-split", "trainval", *QUICK]
+    whole = ["--features", str(tmp_path / "whole"), "--output", str(tmp_path / "run")]
+    assert train_main([*whole, *common]) == 0
+    short = ["--features", str(tmp_path / "short"), "--output", str(tmp_path / "no")]
+    assert train_main([*short, *common]) == 1
+    assert "lacks 1 of the" in capsys.readouterr().err
 
 
 def test_gold_rationales_are_an_upper_bound_that_says_so(artifacts, both, tmp_path, caplog):
@@ -156,7 +187,7 @@ def test_the_reference_in_every_switch(artifacts, tmp_path):
     assert losses[0] != pytest.approx(plain[0]["loss"], rel=1e-3), "padding is counted"
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_torchrun_makes_the_same_run(artifacts, tmp_path):
     """Would catch two processes that both write, answer only half of the questions, or train on
     other batches than one process that accumulates the same."""

@@ -74,9 +74,12 @@ def test_a_run_folder_is_never_overwritten(artifacts, run, capsys):
 
 
 def test_resume_of_a_finished_run_changes_nothing(artifacts, run):
-    before = {p: p.read_bytes() for p in run.glob("*.parquet")}
+    """Would catch the record of another command, machine or cut in the place of the first."""
+    files = [path for path in run.rglob("*") if path.is_file() and path.name != ".lock"]
+    before = {path: path.read_bytes() for path in files}
+    assert run / "run.json" in before
     assert train(artifacts, run, "--resume") == 0
-    assert {p: p.read_bytes() for p in run.glob("*.parquet")} == before
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_text_only_and_one_stage(artifacts, tmp_path):
@@ -202,8 +205,8 @@ def test_a_stage_without_its_last_file_is_trained_again(artifacts, tmp_path):
     run = tmp_path / "run"
     assert train(artifacts, run, "--stage", "answer") == 0
     weights = (run / "answer" / "model.safetensors").read_bytes()
-    for name in ("model.safetensors", "history.json"):
-        (run / "answer" / name).unlink()
+    for name in ("answer/model.safetensors", "answer/history.json", "run.json"):
+        (run / name).unlink()
     assert train(artifacts, run, "--stage", "answer", "--resume") == 0
     assert (run / "answer" / "model.safetensors").read_bytes() == weights
 

@@ -19,9 +19,10 @@ from mmcot_model.cli.options import config_from
 from mmcot_model.cli.train import build_parser, main
 from mmcot_model.runs.folder import read_config
 from mmcot_model.runs.reporters import check_reporters
-from mmcot_model.settings.config import RECIPES, REFERENCE, TrainConfig
+from mmcot_model.settings.config import TrainConfig
 from mmcot_model.settings.descriptions import SETTINGS, flag_of
 from mmcot_model.settings.files import write_config_file
+from mmcot_model.settings.recipes import RECIPES, REFERENCE
 
 NOT_SETTINGS = {"help", "resume", "config", "reference"}
 QUICK = ["--max-steps", "1", "--batch-size", "4", "--max-rationale", "4", "--max-answer", "4"]

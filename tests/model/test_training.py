@@ -6,13 +6,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from mmcot_data.errors import TrainingError
 from mmcot_model.batches import Collator, Example
 from mmcot_model.fusion import FusionT5, FusionT5Config
+from mmcot_model.runs import training
 from mmcot_model.runs.training import StageSettings, Validation, is_trained, train_stage
 from mmcot_model.settings.config import TrainConfig
 from mmcot_model.tokenizer import train_tokenizer
@@ -35,7 +38,7 @@ def settings(**changes) -> StageSettings:
 
 class Features:
     def gather(self, question_ids):
-        rows = [np.random.default_rng(int(i)).standard_normal((3, 6)) for i in question_ids]
+        rows = [np.random.default_rng(int(i or 0)).standard_normal((3, 6)) for i in question_ids]
         return np.stack(rows).astype(np.float16), np.ones((len(rows), 3), bool)
 
 
@@ -180,12 +183,13 @@ def run_without_dropout(folder, tokenizer, examples, batch_size):
     return model.state_dict()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_two_processes_train_as_one(tmp_path, tokenizer, examples):
     """Would catch gradients that are averaged by process and not by token, a step whose parts
-    overlap, and files that two processes write."""
+    overlap, questions that count twice where an epoch does not divide (22 by 8), and files that
+    two processes write."""
     examples = [replace(e, labels=e.labels[:1] * (1 + i % 7) + [1]) for i, e in enumerate(examples)]
-    alone = run_without_dropout(tmp_path / "alone", tokenizer, examples[:16], 8)
+    alone = run_without_dropout(tmp_path / "alone", tokenizer, examples, 8)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -203,7 +207,12 @@ def test_two_processes_train_as_one(tmp_path, tokenizer, examples):
         )
         for rank in range(2)
     ]
-    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    try:
+        assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     together = FusionT5.from_pretrained(tmp_path / "together").state_dict()
     assert_close(together, alone)
 
@@ -281,11 +290,58 @@ def test_resume_knows_the_best_weights_and_the_patience(tmp_path, tokenizer, exa
 def test_bf16_and_checkpointing_train_too(tmp_path, tokenizer, examples):
     """Would catch switches that are not passed on: recomputed activations give the same weights,
     and bfloat16 arithmetic leaves weights in float32 that differ a little."""
-    plain = run(tmp_path / "plain", tokenizer, examples).state_dict()
-    saved = run(tmp_path / "saved", tokenizer, examples, gradient_checkpointing=True).state_dict()
-    half = run(tmp_path / "half", tokenizer, examples, precision="bf16").state_dict()
+    plain = run(tmp_path / "plain", tokenizer, examples)
+    saved = run(tmp_path / "saved", tokenizer, examples, gradient_checkpointing=True)
+    half = run(tmp_path / "half", tokenizer, examples, precision="bf16")
     name = "encoder.block.0.layer.0.SelfAttention.q.weight"
-    torch.testing.assert_close(saved[name], plain[name], rtol=1e-4, atol=1e-5)
-    assert half[name].dtype == torch.float32
-    assert not torch.equal(half[name], plain[name])
-    torch.testing.assert_close(half[name], plain[name], rtol=0.2, atol=0.05)
+    assert saved.is_activation_checkpointing
+    assert not plain.is_activation_checkpointing
+    expected, found = plain.state_dict()[name], half.state_dict()[name]
+    torch.testing.assert_close(saved.state_dict()[name], expected, rtol=1e-4, atol=1e-5)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=0.2, atol=0.05)
+    ids = torch.tensor([[5, 6, 1]])
+    assert half(input_ids=ids, labels=ids).logits.dtype == torch.float32, "as it was asked now"
+
+
+def test_a_stop_after_early_stopping_changes_nothing(tmp_path, tokenizer, examples, monkeypatch):
+    """Would catch a resumed stage that trains on although its patience had ended."""
+    scores = Scores([50.0, 60.0, 40.0, 30.0, 99.0])
+    changes = {"max_steps": 36, "keep": "best", "early_stopping": 2}
+
+    def cut(*_):
+        raise _PowerCutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_json", cut)
+        with pytest.raises(_PowerCutError):
+            run(tmp_path, tokenizer, examples, scores.validation, **changes)
+    assert len(scores.seen) == 4
+    model = run(tmp_path, tokenizer, examples, scores.validation, **changes)
+    assert len(scores.seen) == 4, "nothing is evaluated any more"
+    assert_equal(model.state_dict(), scores.seen[1])
+    assert_equal(FusionT5.from_pretrained(tmp_path).state_dict(), scores.seen[1])
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [row["eval_accuracy"] for row in history if "eval_accuracy" in row] == scores.scores[:4]
+
+
+def test_a_loss_that_is_lost_ends_with_advice(tmp_path, tokenizer, examples):
+    """Would catch a traceback when history.json is written, or hours of training on NaN."""
+    with pytest.raises(TrainingError, match=r"at step .*--learning-rate"):
+        run(tmp_path, tokenizer, examples, learning_rate=1e30)
+
+
+def test_batches_are_packed_by_source_and_target(tokenizer, examples, monkeypatch):
+    """Would catch a trainer that sorts by the sum, and pads more than the benchmark says."""
+    seen = []
+    monkeypatch.setattr(training, "LengthSampler", lambda lengths, *_, **__: seen.append(lengths))
+    trainer = object.__new__(training._FusionTrainer)
+    trainer.train_dataset = training.ExampleDataset(examples)
+    trainer.length_window = 5
+    trainer.args = SimpleNamespace(
+        world_size=1, train_batch_size=4, gradient_accumulation_steps=1, seed=0
+    )
+    monkeypatch.setattr(training._FusionTrainer, "add_callback", lambda *_: None)
+    trainer._get_train_sampler()
+    assert seen == [[(len(e.input_ids), len(e.labels)) for e in examples]]

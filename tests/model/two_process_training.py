@@ -19,7 +19,7 @@ def main() -> None:
     test_training.train_stage(
         model,
         tokenizer,
-        examples[:16],
+        examples,
         test_training.Collator(0, test_training.Features()),
         Path(sys.argv[1]),
         test_training.settings(batch_size=4),

@@ -1,5 +1,6 @@
 """mmcot-predict on runs whose models were drawn, not trained: what it reads and what it says."""
 
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -23,6 +24,7 @@ from mmcot_model.loading import load_model, new_model
 from mmcot_model.runs.folder import read_config
 from mmcot_model.runs.generating import tokenize_sources
 from mmcot_model.settings.config import TrainConfig
+from mmcot_model.trained import asking
 from pipelines.picture_features import encode_picture
 from pipelines.predict import main
 
@@ -248,6 +250,63 @@ def test_an_encoder_with_other_weights_is_refused(make_run, sample, asked, capsy
     assert "weights_sha256: expected 'abab" in error
 
 
+def test_a_given_stage_with_other_weights_is_refused(make_run, asked, tmp_path, capsys):
+    """Would catch replies of a model that was trained anew, in the name of a tested run."""
+    run = make_run("given", "tiny")
+    model = tmp_path / "model"
+    (run / "answer").rename(model)
+    config = json.loads((run / "config.json").read_text())
+    write_json(run / "config.json", config | {"answer_model": str(model)})
+    described = json.loads((run / "run.json").read_text())
+    weights = model / "model.safetensors"
+    tested = hashlib.sha256(weights.read_bytes()).hexdigest()
+    sha256 = {"answer_model model.safetensors": tested, "questions": "ab" * 32}
+    write_json(run / "run.json", described | {"sha256": sha256})
+    ask(capsys, run, "--question-id", asked.question_id)
+    weights.write_bytes((run / "rationale" / "model.safetensors").read_bytes())
+    assert main([str(run), "--question-id", asked.question_id]) == 1
+    error = capsys.readouterr().err
+    assert "the answer stage of" in error
+    assert f"expected weights with the sha256 {tested} (model.safetensors), found " in error
+
+
+def test_a_plain_t5_is_no_trained_stage(make_run, asked, capsys):
+    """Would catch a gate and attention of layers that were drawn a moment ago."""
+    run = make_run("plain", "tiny")
+    path = run / "rationale" / "config.json"
+    write_json(path, json.loads(path.read_text()) | {"model_type": "t5"})
+    assert main([str(run), "--question-id", asked.question_id]) == 1
+    assert "is a plain T5 that has never seen a feature" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_scores_and_weights_are_computed_as_the_text_is(
+    make_run, asked, capsys, monkeypatch, precision
+):
+    """Would catch scores in float32 of a text that was written, and tested, in bfloat16."""
+    computed = []
+
+    def spy(name):
+        wrapped = getattr(asking, name)
+
+        def call(*arguments, **options):
+            is_bf16 = torch.is_autocast_enabled("cpu")
+            computed.append((name, "bf16" if is_bf16 else "fp32"))
+            return wrapped(*arguments, **options)
+
+        monkeypatch.setattr(asking, name, call)
+
+    spy("explain")
+    spy("score_answers")
+    run = make_run(precision, "tiny", precision=precision)
+    reply = ask(capsys, run, "--question-id", asked.question_id)
+    calls = ["explain", "explain", "score_answers"]
+    assert computed == [(name, precision) for name in calls]
+    for stage in reply["stages"].values():
+        assert sum(stage["attention"][0]["patches"]) == pytest.approx(1, rel=1e-3)
+    assert sum(choice["probability"] for choice in reply["choices"]) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("prompt_format", ["QCM-A", "QCM-LEA", "QCM-ALE"])
 def test_one_stage(make_run, asked, capsys, prompt_format):
     run = make_run("one", "tiny", stages=["answer"], stage="answer", prompt_format=prompt_format)
@@ -287,13 +346,24 @@ def test_text_alone(make_run, sample, asked, capsys):
     assert "trained on the text alone" in capsys.readouterr().err
 
 
-def test_captions(make_run, artifacts, run, asked, capsys):
+def test_captions(make_run, artifacts, run, asked, tmp_path, capsys):
+    """Would catch a caption of the data set's picture beside another picture."""
     (producer,) = (path.stem for path in (artifacts / "captions").glob("*.parquet"))
     captioned = make_run("captions", "tiny", captions=producer)
     stored = ask(capsys, captioned, "--question-id", asked.question_id)
     assert stored["caption"]
     assert stored["caption"] in stored["stages"]["rationale"]["source"]
     assert any("no caption" in note for note in ask(capsys, captioned, *TYPED)["notes"])
+    other = Image.new("RGB", (40, 30), "green")
+    other.save(tmp_path / "other.png")
+    shown = ["--question-id", asked.question_id, "--image", tmp_path / "other.png"]
+    reply = ask(capsys, captioned, *shown)
+    assert reply["caption"] is None, "the stored one is of the stored picture"
+    assert stored["caption"] not in reply["stages"]["rationale"]["source"]
+    assert any("no caption" in note for note in reply["notes"])
+    described = ask(capsys, captioned, *shown, "--caption", "A lawn.")
+    assert described["caption"] == "A lawn."
+    assert not any("no caption" in note for note in described["notes"])
     given = ask(capsys, captioned, *TYPED, "--caption", "A map.")
     assert "Context: A map. Options:" in given["stages"]["answer"]["source"]
     assert not any("no caption" in note for note in given["notes"])
@@ -326,6 +396,12 @@ def test_the_text_says_what_there_is(run, asked, tmp_path, capsys):
         ([*TYPED, "--data", "."], "--data goes with --question-id"),
         ([*TYPED, "--question-id", "3"], "exclude each other"),
         ([*TYPED, "--png", "why.jpg"], "ends in .png"),
+        ([*TYPED, "--model", "clip=x"], "--model encodes the picture of --image"),
+        (["--question-id", "3", "--model", "x"], "--model encodes the picture of --image"),
+        (
+            ["--question-id", "3", "--image", "x.png", "--features", "shards/tiny"],
+            "--features are those of the question's own picture",
+        ),
     ],
 )
 def test_wrong_usage_is_explained(arguments, expected, capsys):
@@ -334,7 +410,7 @@ def test_wrong_usage_is_explained(arguments, expected, capsys):
     assert expected in capsys.readouterr().err
 
 
-def test_errors_come_before_anything_heavy(run, sample, tmp_path):
+def test_errors_come_before_anything_heavy(run, sample, asked, tmp_path):
     """Would catch seconds of imports before a misspelt name is told, and a need for Prefect."""
     text = tmp_path / "text.png"
     text.write_text("no picture")
@@ -344,7 +420,7 @@ def test_errors_come_before_anything_heavy(run, sample, tmp_path):
         [str(run), *TYPED, "--image", str(tmp_path / "none.png")],
         [str(run), "--question-id", "none"],
         [str(run), *TYPED, "--caption", "x"],
-        [str(run), *TYPED, "--model", "clip=x"],
+        [str(run), *typed(asked, sample), "--model", "clip=x"],
     ]
     script = (
         "import json, sys\n"

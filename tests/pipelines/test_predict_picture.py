@@ -1,14 +1,17 @@
 """The figure of mmcot-predict: what is drawn where."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from feature_sets import make_spec
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mmcot_data.images import describe_decoding
 from mmcot_data.questions import Question
 from mmcot_model.settings.config import TrainConfig
 from mmcot_model.trained.asking import Reply, StageOutput
@@ -16,7 +19,7 @@ from mmcot_model.trained.choice_scores import ChoiceScore
 from mmcot_model.trained.explanation import Explanation
 from mmcot_model.trained.run import TrainedRun
 from pipelines.asked_question import AskedQuestion, OpenedPicture
-from pipelines.attention_panel import draw_attention, draw_picture, panel_height
+from pipelines.attention_panel import draw_attention, draw_picture, panel_height, picture_title
 from pipelines.prediction_picture import draw_prediction
 from pipelines.prediction_text import parts_by_encoder, render_reply
 
@@ -141,7 +144,9 @@ def make_asked(image, answer=None):
     )
     picture = None
     if image is not None:
-        picture = OpenedPicture(name="x.png", content=b"", image=image)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        picture = OpenedPicture(name="x.png", content=buffer.getvalue())
     return AskedQuestion(question=question, caption=None, picture=picture, has_stored_picture=False)
 
 
@@ -187,6 +192,56 @@ def test_every_kind_of_reply_can_be_drawn(specs, with_picture, num_tokens, answe
     assert (pixels[-20:] == 255).all(), "nothing is cut off below"
     assert (pixels[:, -25:] == 255).all(), "nothing is cut off at the right"
     assert (pixels == (255, 0, 0)).all(-1).any() == with_picture
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_an_encoder_that_has_no_features_of_the_picture_gets_no_panel(lacking, monkeypatch):
+    """Would catch a division by its share, which is 0, and a panel of nothing."""
+    specs = (grid_spec(encoder="vit"), QUERIES)
+    explanation = explain(specs)
+    shares = np.split(explanation.attention_SP, [specs[0].num_patches], axis=1)
+    shares[lacking][:] = 0
+    shares[1 - lacking] /= shares[1 - lacking].sum(1, keepdims=True)
+    explanation = replace(explanation, attention_SP=np.concatenate(shares, axis=1))
+    texts = []
+    write = Axes.text
+    monkeypatch.setattr(
+        Axes, "text", lambda *args, **style: texts.append(args[3]) or write(*args, **style)
+    )
+    image = Image.new("RGB", (90, 60), "red")
+    draw_prediction(make_run(*specs), make_asked(image), make_reply(explanation))
+    assert texts.count("no features of this picture") == 2, "one for each stage"
+    assert sum(text.startswith(("darkest:", "highest:")) for text in texts) == 2
+    spec, shares = specs[lacking], np.zeros(specs[lacking].num_patches, np.float32)
+    pixels = draw(lambda axes, box: draw_attention(axes, box, image, spec, shares), 3, 2)
+    assert (pixels[:190] == 255).all()
+
+
+def test_shut_gates_can_be_drawn():
+    """Would catch a division by the largest gate, and attention that never reached the model."""
+    specs = (grid_spec(),)
+    explanation = replace(explain(specs), gate_S=np.zeros(5, np.float32))
+    image = Image.new("RGB", (90, 60), "red")
+    png = draw_prediction(make_run(*specs), make_asked(image), make_reply(explanation))
+    pixels = np.array(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    assert redness(pixels[:200]).max() < 20, "no map"
+
+
+@pytest.mark.parametrize(("alpha", "color"), [("white", (255, 255, 255)), ("drop", (0, 0, 255))])
+def test_transparent_pixels_are_drawn_as_the_encoder_saw_them(alpha, color):
+    """Would catch a picture on white of an encoder that saw what stands behind."""
+    image = Image.new("RGBA", (90, 60), (0, 0, 255, 0))
+    spec = grid_spec([describe_decoding(alpha), *SQUARE])
+    png = draw_prediction(make_run(spec), make_asked(image), make_reply(explain((spec,))))
+    pixels = np.array(Image.open(io.BytesIO(png)).convert("RGB"))
+    panel = pixels[150:200, 100:300]
+    assert (panel == color).all()
+
+
+def test_the_title_claims_no_more_than_is_known():
+    image = Image.new("RGB", (60, 40))
+    assert picture_title(image, grid_spec(CROP)) == "what the encoder saw"
+    assert picture_title(image, grid_spec([{"step": "warp"}])) == "the picture"
 
 
 def test_a_reply_without_picture_and_answer_can_be_drawn():

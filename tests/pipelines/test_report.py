@@ -11,9 +11,11 @@ from mmcot_data.errors import TrainingError
 from mmcot_data.files import write_json
 from mmcot_data.prompts import gold_rationale
 from mmcot_data.questions import read_questions, select_split
+from mmcot_model.cli.evaluate import main as mmcot_evaluate
 from mmcot_model.evaluation import Prediction, write_predictions
+from mmcot_model.settings.config import TrainConfig
 from pipelines.report import write_report
-from pipelines.reported_runs import accuracy_table, read_run, skill_table
+from pipelines.reported_runs import accuracy_table, answered, is_right, read_run, skill_table
 
 
 @pytest.fixture
@@ -37,6 +39,8 @@ def runs(sample, tmp_path):
         write_json(tmp_path / name / "answer" / "history.json", losses)
         described = {"artifacts": str(artifacts), "test_split": "test"}
         write_json(tmp_path / name / "run.json", described)
+        config = TrainConfig(artifacts=artifacts, output=tmp_path / name)
+        write_json(tmp_path / name / "config.json", config.to_json())
     return [read_run(name, tmp_path / name) for name in ("first", "right")], test
 
 
@@ -54,6 +58,29 @@ def test_tables_count_what_is_there(runs):
     assert rows["all image questions"][2] == str(len(image))
     chance = 100 * sum(1 / len(q.choices) for q in image) / len(image)
     assert rows["all image questions"][3] == f"{chance:.1f}"
+
+
+def test_unreadable_answers_count_as_the_run_counts_them(runs, tmp_path):
+    """Would catch a report whose accuracies are others than those of the run's scores.json."""
+    _, test = runs
+    folder = tmp_path / "first"
+    config = TrainConfig(artifacts=tmp_path / "shards", output=folder, failures="random", seed=7)
+    write_json(folder / "config.json", config.to_json())
+    unread = [Prediction(question_id=q.question_id, answer=None, text="?") for q in test]
+    write_predictions(folder / "predictions.parquet", unread)
+    assert mmcot_evaluate([str(folder), "--json", str(tmp_path / "scores.json")]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    run = read_run("drawn", folder)
+    assert run.scores.to_json() == scores
+    right = [question for question in test if is_right(run, question)]
+    assert 0 < len(right) < len(test)
+    assert f"{100 * len(right) / len(test):.2f}" == scores["answer"]["acc_average"]
+    all_questions = skill_table([run])[-2:]
+    assert sum(float(row[4]) * int(row[2]) / 100 for row in all_questions) == pytest.approx(
+        len(right), abs=0.1
+    )
+    letter = "ABCDE"[right[0].answer]
+    assert answered(run, right[0]) == f"nothing, which counts as ({letter})"
 
 
 def test_report_is_a_page_on_its_own(runs, sample, tmp_path):

@@ -121,6 +121,7 @@ def test_gold_rationales_and_a_run_that_changes_nothing(root):
     assert "holds something else" in state.message
 
 
+@pytest.mark.slow
 def test_kfold_covers_the_training_questions(root, tmp_path):
     """On the text alone, with a few steps; then a stage 1 of a fold writes for another split."""
     runs = tmp_path / "runs"
