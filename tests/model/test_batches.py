@@ -104,6 +104,7 @@ def test_a_window_of_one_batch_leaves_batches_random():
     assert found == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.slow
 def test_loader_processes_change_no_batch():
     """Would catch an order or features that depend on which process makes a batch."""
     examples = [Example(str(i), [5] * (i % 7 + 1), [9, 1]) for i in range(20)]
@@ -117,6 +118,8 @@ def test_loader_processes_change_no_batch():
                 sampler=LengthSampler(lengths, 4, seed=0),
                 collate_fn=Collator(0, Features()),
                 num_workers=num_workers,
+                # A fork of a process in which other tests used Prefect ends with an error.
+                multiprocessing_context="spawn" if num_workers else None,
             )
         )
 

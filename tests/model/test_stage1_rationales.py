@@ -111,6 +111,7 @@ def test_what_has_no_stage_1_is_refused(artifacts, tmp_path, capsys):
     assert "expected the output folder of an mmcot-train" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_stage1_goes_on_and_ends_as_if_undisturbed(artifacts, run):
     """Rows that were written before the kill must be kept and the table must be the same."""
     arguments = ["rationales", "stage1", str(artifacts), "--run", str(run), "--batch-size", "4"]

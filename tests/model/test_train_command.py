@@ -281,11 +281,17 @@ def test_a_run_is_pushed_and_a_push_that_failed_is_made_up_for(hub, artifacts, t
     assert f"pushed to {hub.url}/me/tiny" in capsys.readouterr().out
     pushed = hub.repositories["me/tiny"]
     assert pushed.private
-    assert pushed.files == {
+    told = {"config.json", "run.json", "train.yaml"}  # with the names of folders only
+    local = {
         path.relative_to(run).as_posix(): path.read_bytes()
         for path in run.rglob("*")
-        if path.is_file() and "checkpoints" not in path.parts and path.name != ".lock"
+        if path.is_file()
+        and "checkpoints" not in path.parts
+        and path.name not in (".lock", "cuts.json")
     }
+    assert pushed.files.keys() == local.keys()
+    assert all(pushed.files[name] == content for name, content in local.items() if name not in told)
+    assert not any(str(tmp_path).encode() in content for content in pushed.files.values())
     assert {"README.md", "rationale/model.safetensors", "answer/model.safetensors"} <= set(
         pushed.files
     )
