@@ -143,6 +143,7 @@ def test_only_the_picture_that_is_read_must_be_there(artifacts, tmp_path, capsys
 
 
 def test_gold_rationales_are_an_upper_bound_that_says_so(artifacts, both, tmp_path, caplog):
+    caplog.set_level("WARNING")
     more = ["--rationales", "gold-le", "--rationale-model", str(both / "rationale")]
     assert train(artifacts, tmp_path / "run", *more) == 0
     assert "upper bound" in caplog.text
