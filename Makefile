@@ -11,7 +11,7 @@ demo: .venv/.ready  ## the whole way on the drawn sample: flows, shards, trainin
 	$(BIN)/python -m pipelines.demo
 
 test: .venv/.ready  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.ready  ## run the tests that take minutes: the demo shortened, kills, compiled models
 	$(BIN)/python -m pytest -m slow --timeout 600

@@ -15,7 +15,7 @@ def loggers_are_heard():
     """Libraries that configure logging in this process, as Prefect does, may have silenced ours."""
     logging.disable(logging.NOTSET)
     for name, logger in logging.root.manager.loggerDict.items():
-        if name.partition(".")[0] in ("mmcot_data", "mmcot_model"):
-            if isinstance(logger, logging.Logger):
-                logger.disabled, logger.propagate = False, True
-                logger.setLevel(logging.NOTSET)
+        is_ours = name.partition(".")[0] in ("mmcot_data", "mmcot_model")
+        if is_ours and isinstance(logger, logging.Logger):
+            logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
