@@ -129,8 +129,10 @@ def _quiet() -> Iterator[None]:
     """Keep back warnings on what is checked or has no meaning here.
 
     torch warns of tracing; transformers of a loss function, which OpenVINO comes across when it
-    looks through a model.
+    looks through a model. Its converter sets the root logger to errors only, for the whole process.
     """
+    root, root_level = logging.getLogger(), logging.getLogger().level
+    root_filters = list(root.filters)
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -140,6 +142,8 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+        root.setLevel(root_level)
+        root.filters[:] = root_filters
 
 
 def _import_openvino() -> Any:

@@ -1,5 +1,6 @@
 """The backend openvino against torch; skipped where OpenVINO isn't installed."""
 
+import logging
 import sys
 from importlib.util import find_spec
 
@@ -178,3 +179,11 @@ def test_a_model_whose_translation_is_not_right_is_refused(model, reason):
 def test_a_gpu_is_refused(folder):
     with pytest.raises(EncoderError, match="computes on CPUs, not on cuda"):
         clip(folder, device="cuda")
+
+
+@needs_openvino
+def test_other_warnings_of_the_process_are_still_heard(folder, caplog):
+    """Would catch OpenVINO's converter, which leaves the root logger at errors only."""
+    clip(folder).encode(pictures(2))
+    logging.getLogger("mmcot_data").warning("an upper bound")
+    assert "an upper bound" in caplog.text

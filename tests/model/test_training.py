@@ -183,7 +183,7 @@ def run_without_dropout(folder, tokenizer, examples, batch_size):
     return model.state_dict()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path, tokenizer, examples):
     """Would catch gradients that are averaged by process and not by token, a step whose parts
     overlap, questions that count twice where an epoch does not divide (22 by 8), and files that
