@@ -59,7 +59,7 @@ class Ours:
         batches: list[ReadyBatch] = []
         with ThreadPoolExecutor(num_cores()) as threads:
             for number, shard in enumerate(self.plan.shards):
-                progress = ShardInProgress(self.plan, number, self.encoder)
+                progress = ShardInProgress(self.plan.shard_task(number), self.encoder)
                 decoded = threads.map(
                     lambda image: decode_image(image, [self.encoder], "white"), shard.images
                 )

@@ -12,22 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-
 from mmcot_data.encoders.base import Encoder
 from mmcot_data.extraction.batches import visit_order
 from mmcot_data.extraction.decode import DecodedImage, decode_image
+from mmcot_data.extraction.encoding import Encoding, Progress
 from mmcot_data.extraction.plan import usable_size
 from mmcot_data.extraction.scan import ScannedImage
 from mmcot_data.extraction.shard import ShardInProgress
 
-__all__ = ["Progress", "cancelling", "decode_threads", "make_shards", "threads_beside"]
-
-Progress = Callable[[int], object]
-"""Called with the number of rows that have been done since the last call."""
+__all__ = ["cancelling", "decode_threads", "make_shards", "threads_beside"]
 
 _MAX_WRITES = 2
-_MAX_STARTED = 1
 _MAX_DECODE_THREADS = 32
 
 
@@ -66,11 +61,12 @@ def make_shards(
 
     Raises:
         ExtractionError: If a picture's file has changed since it was scanned.
-        EncoderError: If an encoder's output does not fit its description.
+        EncoderError: If an encoder's output does not fit its description, or not even half a batch
+            fits into memory.
         OSError: If reading a picture or writing a shard fails.
         ShardError: If features are not finite. Nothing half-written stays.
     """
-    encoding = _Encoding(on_progress)
+    encoding = Encoding(on_progress)
 
     def write(shard: ShardInProgress) -> None:
         shard.write()
@@ -103,68 +99,14 @@ class _Visit:
     targets: tuple[tuple[ShardInProgress, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """A batch that is being encoded."""
-
-    shard: ShardInProgress
-    positions: tuple[int, ...]
-    wait: Callable[[], torch.Tensor]
-
-
-class _Encoding:
-    """Encodes batches as they become ready; the next one is started before one is waited for."""
-
-    def __init__(self, on_progress: Progress) -> None:
-        self._on_progress = on_progress
-        self._started: deque[_Started] = deque()
-        self._open: list[ShardInProgress] = []
-
-    def open(
-        self, groups: Iterable[Sequence[ShardInProgress]]
-    ) -> Iterator[Sequence[ShardInProgress]]:
-        """The same groups; their shards are watched from now on."""
-        for shards in groups:
-            self._open += shards
-            self._on_progress(sum(shard.num_done for shard in shards))
-            yield shards
-
-    def add(self, shard: ShardInProgress, position: int, image: DecodedImage) -> None:
-        """Take what became of a picture."""
-        before = shard.num_done
-        shard.add(position, image)
-        self._on_progress(shard.num_done - before)
-        for batch in shard.ready_batches():
-            wait = shard.encoder.start(batch.pixels_BCHW, batch.sizes)
-            self._started.append(_Started(shard, batch.positions, wait))
-            while len(self._started) > _MAX_STARTED:
-                self._finish_oldest()
-
-    def finish(self) -> None:
-        """Wait for what has been started."""
-        while self._started:
-            self._finish_oldest()
-
-    def take_done(self) -> list[ShardInProgress]:
-        """The shards that have become done since the last call."""
-        done = [shard for shard in self._open if shard.is_done]
-        self._open = [shard for shard in self._open if not shard.is_done]
-        return done
-
-    def _finish_oldest(self) -> None:
-        batch = self._started.popleft()
-        batch.shard.store(batch.positions, batch.wait())
-        self._on_progress(len(batch.positions))
-
-
 def _decode_ahead(
     groups: Iterable[Sequence[ShardInProgress]], decoders: ThreadPoolExecutor, min_ahead: int
 ) -> Iterator[tuple[_Visit, tuple[DecodedImage, ...]]]:
     """What becomes of each picture, in the order of the visits; threads decode the next ones."""
     queue: deque[tuple[_Visit, Future[tuple[DecodedImage, ...]]]] = deque()
     for shards in groups:
-        num_ahead = max(min_ahead, *(2 * shard.plan.batch_size for shard in shards))
-        alpha = shards[0].plan.config.encoder.alpha
+        num_ahead = max(min_ahead, *(2 * shard.task.batch_size for shard in shards))
+        alpha = shards[0].task.config.encoder.alpha
         for visit in _visits(shards):
             encoders = [shard.encoder for shard, _ in visit.targets]
             queue.append((visit, decoders.submit(decode_image, visit.image, encoders, alpha)))

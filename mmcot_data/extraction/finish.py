@@ -40,6 +40,8 @@ class ExtractionSummary:
     """Relative error against float32, where ``auto`` chose the precision."""
     failed: Mapping[str, int]
     """Pictures without features, by reason."""
+    num_halved: int = 0
+    """Shards with batches that were encoded in halves, since memory was short."""
     num_extracted: int = 0
     """Pictures that this run decoded and encoded; the others were there already."""
     seconds: float = 0.0
@@ -72,7 +74,9 @@ def finish_extraction(plan: ExtractionPlan) -> ExtractionSummary:
     with lock_folder(plan.folder, wait=-1):
         commits = read_folder(plan.folder).commits
         found = [commits.get(shard.file) for shard in plan.shards]
-        complete = [c for n, c in enumerate(found) if c is not None and is_made(plan, n, c)]
+        complete = [
+            c for n, c in enumerate(found) if c is not None and is_made(plan.shard_task(n), c)
+        ]
         if missing := len(plan.shards) - len(complete):
             raise ExtractionError(
                 f"{plan.folder}: {missing} of {len(plan.shards)} shards are not complete; run the "
@@ -98,6 +102,7 @@ def finish_extraction(plan: ExtractionPlan) -> ExtractionSummary:
         precision=plan.spec.precision,
         precision_error=plan.spec.precision_error,
         failed=Counter(image.reason for image in images if image.reason is not None),
+        num_halved=sum("halved_batches" in commit.made_by for commit in complete),
     )
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from mmcot_data.encoders.base import Encoder
 from mmcot_data.errors import FolderLockedError
-from mmcot_data.extraction.engine import decode_threads, make_shards
-from mmcot_data.extraction.pending import check_request, find_pending, is_made
+from mmcot_data.extraction.pending import check_request, find_commit, find_pending, is_made
 from mmcot_data.extraction.plan import ExtractionPlan
 from mmcot_data.extraction.shard import ShardInProgress
 from mmcot_data.shards.folder import read_folder, refuse_artifact_root, start_writing
@@ -19,9 +18,13 @@ from mmcot_data.shards.lock import (
     present_worker,
     remove_half_written,
 )
-from mmcot_data.shards.manifest import ShardCommit, commit_path, read_commit
+from mmcot_data.shards.manifest import ShardCommit, commit_path
 
-__all__ = ["FeatureSetInProgress", "begin_extraction", "extract_shard"]
+__all__ = [
+    "FeatureSetInProgress",
+    "begin_extraction",
+    "describe_busy",
+]
 
 _POLL_SECONDS = 1.0
 _RECORDS = ("manifest.json", "plan.json", "index.parquet")
@@ -87,55 +90,15 @@ def _discard(plan: ExtractionPlan, number: int, commit: ShardCommit | None) -> N
         return
     file = plan.shards[number].file
     if (claim := claim_shard(plan.folder, file)) is not None:
-        path = commit_path(plan.folder / file)
-        if _read(path) == commit:
-            path.unlink()
+        if find_commit(plan.shard_task(number)) == commit:
+            commit_path(plan.folder / file).unlink()
         claim.release()
 
 
-def extract_shard(
-    plan: ExtractionPlan,
-    number: int,
-    encoder: Encoder,
-    on_progress: Callable[[int, int], object] | None = None,
-) -> ShardCommit:
-    """Make one shard of an extraction that has begun; a complete one is left as it is.
-
-    Waits for a process that makes the shard already.
-
-    Args:
-        plan: The plan.
-        number: Which of its shards.
-        encoder: The encoder that the plan was made with.
-        on_progress: Called with the pictures of this shard that are done, and all of them.
-
-    Raises:
-        ExtractionError: If a picture's file has changed since it was scanned.
-        OSError: If reading a picture or writing the shard fails.
-        EncoderError: If the encoder's output does not fit its description.
-        ShardError: If features are not finite. Nothing half-written stays.
-    """
-    path = commit_path(plan.folder / plan.shards[number].file)
-    claim = claim_shard(plan.folder, plan.shards[number].file, wait=-1)
-    assert claim is not None
-    done = 0
-
-    def add_done(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_progress is not None:
-            on_progress(done, len(plan.shards[number].images))
-
-    try:
-        if not is_made(plan, number, commit := _read(path)):
-            shard = ShardInProgress(plan, number, encoder)
-            threads = decode_threads([encoder])
-            make_shards([[shard]], num_threads=threads, on_progress=add_done)
-            commit = read_commit(path)
-    finally:
-        claim.release()
-    assert commit is not None
-    return commit
+def describe_busy(plan: ExtractionPlan, number: int) -> str:
+    """Who makes a shard, for people."""
+    file = plan.shards[number].file
+    return f"{plan.folder / file}: {claim_owner(plan.folder, file)}"
 
 
 class FeatureSetInProgress:
@@ -170,22 +133,22 @@ class FeatureSetInProgress:
         size = self.plan.key.shard_size
         claimed, found = [], 0
         for number in sorted(self.pending.intersection(range(start // size, -(-stop // size)))):
-            file = self.plan.shards[number].file
-            if (claim := claim_shard(self.plan.folder, file)) is None:
+            task = self.plan.shard_task(number)
+            if (claim := claim_shard(task.folder, task.shard.file)) is None:
                 continue
             self.pending.remove(number)
-            if is_made(self.plan, number, _read(commit_path(self.plan.folder / file))):
+            if is_made(task, find_commit(task)):
                 claim.release()
-                found += len(self.plan.shards[number].images)
+                found += len(task.shard.images)
             else:
                 self._claims[number] = claim
-                claimed.append(ShardInProgress(self.plan, number, self.encoder))
+                claimed.append(ShardInProgress(task, self.encoder))
         return claimed, found
 
     def release(self, shard: ShardInProgress) -> None:
         """Give up the claim on a shard that has been made."""
         self.num_extracted += len(shard.shard.images)
-        self._claims.pop(shard.number).release()
+        self._claims.pop(shard.task.number).release()
 
     def release_all(self) -> None:
         """Give up all claims."""
@@ -194,13 +157,4 @@ class FeatureSetInProgress:
 
     def busy(self) -> Iterator[str]:
         """The pending shards, with who makes them."""
-        for number in sorted(self.pending):
-            file = self.plan.shards[number].file
-            yield f"{self.plan.folder / file}: {claim_owner(self.plan.folder, file)}"
-
-
-def _read(path: Path) -> ShardCommit | None:
-    try:
-        return read_commit(path)
-    except FileNotFoundError:
-        return None
+        return (describe_busy(self.plan, number) for number in sorted(self.pending))

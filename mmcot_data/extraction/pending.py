@@ -10,11 +10,12 @@ from mmcot_data.errors import ImageError, ShardError, SpecMismatchError
 from mmcot_data.extraction.decode import decode_image
 from mmcot_data.extraction.plan import ExtractionPlan
 from mmcot_data.extraction.scan import ScannedImage
+from mmcot_data.extraction.shard_task import ShardTask
 from mmcot_data.shards.folder import FolderContent, check_folder, is_complete
 from mmcot_data.shards.index import INDEX
-from mmcot_data.shards.manifest import ShardCommit
+from mmcot_data.shards.manifest import ShardCommit, commit_path, read_commit
 
-__all__ = ["check_request", "find_pending", "is_made"]
+__all__ = ["check_request", "find_commit", "find_pending", "is_made"]
 
 _NUM_LISTED = 5
 
@@ -64,13 +65,25 @@ def find_pending(plan: ExtractionPlan, encoder: Encoder, content: FolderContent)
     return pending
 
 
-def is_made(plan: ExtractionPlan, number: int, commit: ShardCommit | None) -> bool:
+def is_made(task: ShardTask, commit: ShardCommit | None) -> bool:
     """Whether a shard is complete, of the pictures that the plan has now."""
     return (
         commit is not None
-        and is_complete(plan.folder, commit, plan.spec, plan.key)
-        and commit.planned == plan.shards[number].sha256
+        and is_complete(task.folder, commit, task.spec, task.key)
+        and commit.planned == task.shard.sha256
     )
+
+
+def find_commit(task: ShardTask) -> ShardCommit | None:
+    """The commit record of a shard; None if there is none.
+
+    Raises:
+        ShardError: If it is damaged.
+    """
+    try:
+        return read_commit(commit_path(task.folder / task.shard.file))
+    except FileNotFoundError:
+        return None
 
 
 def _changed_images(plan: ExtractionPlan, number: int, commit: ShardCommit) -> list[str]:

@@ -9,16 +9,16 @@ place, so that its repair moves no other.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 from mmcot_data.encoders.base import Encoder
 from mmcot_data.errors import ExtractionError
-from mmcot_data.extraction.batches import Batch, plan_batches
+from mmcot_data.extraction.batches import plan_batches
 from mmcot_data.extraction.config import ExtractionConfig
 from mmcot_data.extraction.failures import check_failures
 from mmcot_data.extraction.scan import ScannedImage
+from mmcot_data.extraction.shard_task import PlannedShard, ShardTask
 from mmcot_data.shards.planning import (
     default_shard_size,
     digest_json,
@@ -29,9 +29,9 @@ from mmcot_data.shards.schema import FeatureSpec, PlanKey
 
 __all__ = [
     "ExtractionPlan",
-    "PlannedShard",
     "distinct_images",
     "find_batch_size",
+    "find_spec",
     "plan_extraction",
     "usable_size",
 ]
@@ -41,23 +41,8 @@ _BATCH_SIZE_CPU, _BATCH_SIZE_GPU = 8, 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedShard:
-    """A shard's part of the plan."""
-
-    file: str
-    images: tuple[ScannedImage, ...]
-    """Distinct pictures in the order of the rows; those with a reason get none."""
-    batches: tuple[Batch, ...]
-
-    @cached_property
-    def sha256(self) -> tuple[str, ...]:
-        """Hex digest of each picture, "" if its bytes can't be read."""
-        return tuple(image.image_sha256 or "" for image in self.images)
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExtractionPlan:
-    """All that ``extract_shard`` and ``finish_extraction`` need to know; it can be pickled."""
+    """What is to be made, shard by shard, and all that ``finish_extraction`` needs to know."""
 
     config: ExtractionConfig
     folder: Path
@@ -85,6 +70,19 @@ class ExtractionPlan:
         images = (image for shard in self.shards for image in shard.images)
         return [(i.question_id, i.role) for i in images if i.image_sha256 is None]
 
+    def shard_task(self, number: int) -> ShardTask:
+        """One shard of the plan as a piece of work for any process."""
+        return ShardTask(
+            config=self.config,
+            folder=self.folder,
+            batch_size=self.batch_size,
+            pad_to=self.pad_to,
+            spec=self.spec,
+            key=self.key,
+            number=number,
+            shard=self.shards[number],
+        )
+
 
 def plan_extraction(
     config: ExtractionConfig,
@@ -109,11 +107,7 @@ def plan_extraction(
     if not images:
         where = f"the splits {', '.join(config.splits)} of " if config.splits else ""
         raise ExtractionError(f"{where}{config.data} name no pictures: there is nothing to extract")
-    spec = FeatureSpec.from_json(
-        json.loads(json.dumps(encoder.describe()))
-        | {"dtype": config.dtype, "data_licence": data_licence},
-        f"the description of encoder {config.encoder.name}",
-    )
+    spec = find_spec(config, encoder, data_licence)
     folder = config.out / folder_name(config.encoder.name)
     check_failures(images, config.max_failures)
     distinct = distinct_images(images, failed)
@@ -135,6 +129,15 @@ def plan_extraction(
         ),
         images=tuple(images),
         shards=_plan_shards(config, distinct, key, encoder),
+    )
+
+
+def find_spec(config: ExtractionConfig, encoder: Encoder, data_licence: str) -> FeatureSpec:
+    """What makes the features, as an encoder describes itself."""
+    return FeatureSpec.from_json(
+        json.loads(json.dumps(encoder.describe()))
+        | {"dtype": config.dtype, "data_licence": data_licence},
+        f"the description of encoder {config.encoder.name}",
     )
 
 

@@ -142,7 +142,7 @@ def _make_all(sets: Sequence[FeatureSetInProgress], window: int, reports: Report
     """Make every shard that no other process makes, until all are complete."""
     total = sum(item.plan.num_images for item in sets)
     done = total - sum(item.num_pending for item in sets)
-    owners = {id(item.plan): item for item in sets}
+    owners = {item.plan.folder: item for item in sets}
 
     def add_done(number: int) -> None:
         nonlocal done
@@ -166,7 +166,7 @@ def _make_all(sets: Sequence[FeatureSetInProgress], window: int, reports: Report
             groups(),
             num_threads=decode_threads([item.encoder for item in sets]),
             on_progress=add_done,
-            on_written=lambda shard: owners[id(shard.plan)].release(shard),
+            on_written=lambda shard: owners[shard.task.folder].release(shard),
         )
         if done == before and (busy := [line for item in sets for line in item.busy()]):
             reports.waiting(busy)

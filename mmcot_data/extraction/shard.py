@@ -16,8 +16,8 @@ from mmcot_data.encoders.base import Encoder
 from mmcot_data.errors import EncoderError, ImageError
 from mmcot_data.extraction.batches import Batch
 from mmcot_data.extraction.decode import DecodedImage
-from mmcot_data.extraction.plan import ExtractionPlan, PlannedShard
 from mmcot_data.extraction.scan import ScannedImage
+from mmcot_data.extraction.shard_task import ShardTask
 from mmcot_data.shards.manifest import FailedImage, ShardCommit, commit_path, write_commit
 from mmcot_data.shards.schema import ShardRecord
 from mmcot_data.shards.writer import cast_features, write_shard
@@ -35,6 +35,19 @@ class ReadyBatch:
     sizes: list[tuple[int, int]] | None
     """(height, width) of each without padding; None if none is padded."""
 
+    def halves(self) -> list["ReadyBatch"]:
+        """The first half and the rest; a picture alone is not divided."""
+        count = len(self.positions)
+        return [
+            ReadyBatch(
+                self.positions[start:stop],
+                self.pixels_BCHW[start:stop],
+                None if self.sizes is None else self.sizes[start:stop],
+            )
+            for start, stop in ((0, count // 2), (count // 2, count))
+            if stop > start
+        ]
+
 
 class ShardInProgress:
     """Collects what becomes of a shard's pictures, in whatever order.
@@ -42,20 +55,20 @@ class ShardInProgress:
     A picture that can't be decoded has no row; it is listed in the commit record.
 
     Args:
-        plan: The plan.
-        number: Which of its shards.
+        task: The shard.
         encoder: The encoder that the plan was made with.
     """
 
-    def __init__(self, plan: ExtractionPlan, number: int, encoder: Encoder) -> None:
-        self.plan = plan
-        self.number = number
+    def __init__(self, task: ShardTask, encoder: Encoder) -> None:
+        self.task = task
         self.encoder = encoder
-        self.shard: PlannedShard = plan.shards[number]
+        self.shard = task.shard
         self.num_done = 0
         """Pictures with features or a reason."""
+        self.num_halved = 0
+        """Batches that were encoded in two halves, for want of memory."""
         self._features_NPD = np.empty(
-            (len(self.shard.images), *plan.spec.row_shape), plan.spec.dtype
+            (len(self.shard.images), *task.spec.row_shape), task.spec.dtype
         )
         self._pixel_sha256: dict[int, str] = {}
         self._failed: dict[int, FailedImage] = {}
@@ -89,7 +102,7 @@ class ShardInProgress:
             EncoderError: If their shape is not the one that the encoder promised.
             ShardError: If they are not finite, or too large for the storage dtype.
         """
-        expected = (len(positions), *self.plan.spec.row_shape)
+        expected = (len(positions), *self.task.spec.row_shape)
         if features_BPD.shape != expected:
             raise EncoderError(
                 f"{self.encoder.name} gave features of shape {tuple(features_BPD.shape)}, its "
@@ -97,7 +110,7 @@ class ShardInProgress:
             )
         names = [self.shard.images[position].stored.name for position in positions]
         self._features_NPD[list(positions)] = cast_features(
-            features_BPD.numpy(), self.plan.spec.dtype, names
+            features_BPD.numpy(), self.task.spec.dtype, names
         )
         self.num_done += len(positions)
 
@@ -113,7 +126,7 @@ class ShardInProgress:
             DiskFullError: If there is no room. Nothing half-written stays.
             ShardError: If features are not finite.
         """
-        path = self.plan.folder / self.shard.file
+        path = self.task.folder / self.shard.file
         commit_path(path).unlink(missing_ok=True)
         rows = sorted(self._pixel_sha256)
         digests = [self.shard.sha256[row] for row in rows]
@@ -122,22 +135,22 @@ class ShardInProgress:
                 path,
                 self._features_NPD[rows] if self._failed else self._features_NPD,
                 np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32),
-                self.plan.spec,
+                self.task.spec,
                 failed=len(self._failed),
             )
         else:
             path.unlink(missing_ok=True)
             record = ShardRecord.without_rows(self.shard.file, failed=len(self._failed))
         commit = ShardCommit(
-            spec=self.plan.spec,
-            plan=self.plan.key,
+            spec=self.task.spec,
+            plan=self.task.key,
             shard=record,
             image_sha256=tuple(digests),
             pixel_sha256=tuple(self._pixel_sha256[row] for row in rows),
             failed=tuple(self._failed[position] for position in sorted(self._failed)),
             made_by=self._made_by(),
         )
-        write_commit(self.plan.folder, commit)
+        write_commit(self.task.folder, commit)
         return record
 
     def _is_known(self, position: int) -> bool:
@@ -155,12 +168,13 @@ class ShardInProgress:
         self.num_done += 1
 
     def _made_by(self) -> dict[str, Any]:
-        return {
+        made_by = {
             "mmcot": version("mmcot"),
-            "batch_size": self.plan.batch_size,
-            "pad_to": self.plan.pad_to,
+            "batch_size": self.task.batch_size,
+            "pad_to": self.task.pad_to,
             **self.encoder.environment(),
         }
+        return made_by | ({"halved_batches": self.num_halved} if self.num_halved else {})
 
 
 def stack_pictures(

@@ -253,14 +253,14 @@ def test_a_worker_that_saw_older_pictures_does_not_finish(data, out):
     config = make_config(data, out, max_failures="1")
     older = make_plan(config)
     for number in pending_of(older):
-        extract_shard(older, number, FakeEncoder())
+        extract_shard(older.shard_task(number), FakeEncoder())
     picture_path(data, 3).write_bytes(content)
     newer = make_plan(config)
     with begin_extraction(newer, FakeEncoder()) as pending:
         assert pending == [0]
         with pytest.raises(ExtractionError, match="1 of 3 shards are not complete"):
             finish_extraction(older)
-        extract_shard(newer, 0, FakeEncoder())
+        extract_shard(newer.shard_task(0), FakeEncoder())
         assert finish_extraction(newer).num_failed == 0
     assert_colours(out / "fake", range(12))
 
@@ -421,11 +421,11 @@ def test_shards_do_not_depend_on_who_makes_them_in_which_order(data, out, tmp_pa
     assert pending_of(plan) == [0, 1, 2]
     with pytest.raises(ExtractionError, match="3 of 3 shards"):
         finish_extraction(plan)
-    commits = [extract_shard(plan, number, FakeEncoder()) for number in (2, 0, 1)]
+    commits = [extract_shard(plan.shard_task(number), FakeEncoder()) for number in (2, 0, 1)]
     assert [commit.shard.rows for commit in commits] == [2, 5, 5]
     assert pending_of(plan) == []
     encoder = FakeEncoder()
-    assert extract_shard(plan, 2, encoder) == commits[0]
+    assert extract_shard(plan.shard_task(2), encoder) == commits[0]
     assert encoder.batches == []
     assert finish_extraction(plan).num_distinct == 12
     assert shard_bytes(out / "fake") == shard_bytes(tmp_path / "whole" / "fake")
@@ -513,7 +513,7 @@ def test_a_truncated_shard_is_made_again(data, out):
 def test_flipped_bits_are_found_before_the_manifest_is_written(data, out):
     plan = make_plan(make_config(data, out))
     for number in pending_of(plan):
-        extract_shard(plan, number, FakeEncoder())
+        extract_shard(plan.shard_task(number), FakeEncoder())
     path = plan.folder / "00001-of-00003.h5"
     content = bytearray(path.read_bytes())
     content[4100] ^= 1
@@ -529,10 +529,10 @@ def test_a_picture_that_changes_meanwhile_stops_the_run(data, out):
     pending_of(plan)
     save_picture(picture_path(data, 0), 1000)
     with pytest.raises(ExtractionError, match="has changed"):
-        extract_shard(plan, 0, FakeEncoder())
+        extract_shard(plan.shard_task(0), FakeEncoder())
     picture_path(data, 0).unlink()
     with pytest.raises(ExtractionError, match="has changed"):
-        extract_shard(plan, 0, FakeEncoder())
+        extract_shard(plan.shard_task(0), FakeEncoder())
     assert shard_bytes(plan.folder) == {}
 
 
@@ -564,9 +564,9 @@ def test_a_failing_disk_is_no_changed_picture(data, out, monkeypatch):
     with monkeypatch.context() as patch:
         fail_to_read(patch, picture_path(data, 0))
         with pytest.raises(OSError, match=r"Input/output error: .*0/image\.png"):
-            extract_shard(plan, 0, FakeEncoder())
+            extract_shard(plan.shard_task(0), FakeEncoder())
     assert shard_bytes(plan.folder) == {}
-    assert extract_shard(plan, 0, FakeEncoder()).shard.rows == 5
+    assert extract_shard(plan.shard_task(0), FakeEncoder()).shard.rows == 5
 
 
 @pytest.mark.parametrize(
