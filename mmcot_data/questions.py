@@ -1,5 +1,6 @@
 """The question, and the table of questions that every stage reads (questions.parquet)."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -134,6 +135,12 @@ def read_questions(path: Path) -> list[Question]:
     if path.is_dir() or path.suffix != ".parquet":
         path = path / "questions.parquet"
     if not path.is_file():
+        if url := re.fullmatch(r"([a-z][a-z0-9+.-]+):/+(.+)/questions.parquet", str(path)):
+            raise DataError(
+                f"{url[1]}://{url[2]}: expected a folder as artifact root, found a URL, which only "
+                "features are read from: copy its questions.parquet, and the captions and "
+                "rationales that are wanted, into a folder and give that"
+            )
         raise DataError(
             f"{path} does not exist; make it with `mmcot-data questions DATA --out {path.parent}`"
         )

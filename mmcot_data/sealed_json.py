@@ -13,7 +13,7 @@ from typing import Any
 from mmcot_data.errors import ShardError
 from mmcot_data.files import write_bytes
 
-__all__ = ["parse_sealed_json", "write_sealed_json"]
+__all__ = ["parse_sealed_json", "seal_json", "write_sealed_json"]
 
 _SEAL = re.compile(rb'"self_sha256": "([0-9a-f]{64})"\n\}\n\Z')
 _ZEROS = b"0" * 64
@@ -23,15 +23,20 @@ _ADVICE = (
 )
 
 
-def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object as indented UTF-8, atomically, with its checksum as last entry."""
+def seal_json(value: dict[str, Any]) -> bytes:
+    """A JSON object as indented UTF-8 with its checksum as last entry."""
     sealed = value | {"self_sha256": _ZEROS.decode()}
     text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     data = text.encode()
     digest = hashlib.sha256(data).hexdigest().encode()
     seal = _SEAL.search(data)
     assert seal is not None
-    write_bytes(path, data[: seal.start(1)] + digest + data[seal.end(1) :])
+    return data[: seal.start(1)] + digest + data[seal.end(1) :]
+
+
+def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
+    """Write ``seal_json(value)``, atomically."""
+    write_bytes(path, seal_json(value))
 
 
 def parse_sealed_json(data: bytes, where: str) -> dict[str, Any]:

@@ -8,8 +8,13 @@ spellings can be completed there; nothing of Prefect is patched.
 * ``prefect deploy`` is given ``--prefect-file flows.yaml`` where the working directory has a
   flows.yaml and no prefect.yaml; with ``--all`` also ``--no-prompt``, since the file says all that
   Prefect would ask.
+
+It also asks that no usage data be sent, unless the user has an opinion. That comes after the first
+of Prefect's own steps, which prints a notice the first time a user imports it in a terminal; what
+would be sent then is up to ``[tool.prefect.server] analytics_enabled`` of pyproject.toml.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +31,7 @@ DEPLOYMENTS = (
     "extract-features",
     "caption-images",
     "generate-rationales",
+    "prepare-data",
 )
 """Those of flows.yaml: names of flows and of their deployments at once."""
 
@@ -62,7 +68,8 @@ def complete(argv: Sequence[str], cwd: Path) -> list[str]:
 
 @register_hook
 def setup_environment(*, ctx: HookContext) -> None:  # noqa: ARG001  (Prefect's signature)
-    """Complete the command line, if this process is Prefect's command."""
+    """Ask not to be tracked; complete the command line, if this process is Prefect's command."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     if _is_prefect_command(sys.argv, sys.orig_argv):
         sys.argv[:] = complete(sys.argv, Path.cwd())
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
@@ -12,13 +12,17 @@ from pydantic import Field
 
 from mmcot_data.captioning import CAPTIONERS, CaptionConfig, CaptionerConfig
 from mmcot_data.captioning.config import CaptionPrecision
+from mmcot_data.captioning.finished import read_failures
 from mmcot_data.captioning.run import CaptionReports, CaptionSummary, caption_images
 from mmcot_data.captions import read_captions
 from mmcot_data.encoders.base import Alpha
 from mmcot_data.errors import MmcotError
 from mmcot_data.sources import Layout
+from mmcot_data.text_artifacts import read_made_by
 from pipelines.outcomes import fail, is_io_error
-from pipelines.work_progress import WorkProgress, artifact_name
+from pipelines.page import artifact_key, artifact_link, command_text, summary_table
+from pipelines.quantities import count_text, duration_text, rate_text
+from pipelines.work_progress import WorkProgress
 
 __all__ = ["caption_images_flow"]
 
@@ -26,6 +30,7 @@ _Captioner = Annotated[str, Field(pattern=f"^({'|'.join(CAPTIONERS)}|hf:.+)$")]
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _Failures = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$|^\d+$")]
 _NUM_SHOWN = 100
+_MAX_FAILURES_SHOWN = 500
 
 
 @task(
@@ -38,10 +43,15 @@ _NUM_SHOWN = 100
     persist_result=False,
 )
 def _caption(config: CaptionConfig) -> CaptionSummary:
-    key = artifact_name("captions", config.producer_name, "progress")
-    return caption_images(
-        config, CaptionReports(captioned=WorkProgress(key, "distinct pictures captioned"))
-    )
+    key = artifact_key("captions", config.producer_name, "progress")
+    progress = WorkProgress(key, "distinct pictures captioned", unit_of_rate="pictures")
+    try:
+        summary = caption_images(config, CaptionReports(captioned=progress))
+    finally:
+        progress.close()
+    if summary.num_halved:
+        get_run_logger().warning("%s", _halved_text(summary))
+    return summary
 
 
 @flow(name="caption-images", flow_run_name="caption-{captioner}-{data.name}", persist_result=False)
@@ -129,20 +139,85 @@ def caption_images_flow(
     except (ValueError, MmcotError, OSError) as error:
         return fail(error)
     _publish(config, summary)
-    text = (
-        f"{summary.path}: {summary.num_captions} of {summary.num_images} pictures have captions, "
-        f"{summary.num_made} distinct ones captioned now"
-    )
+    text = f"{summary.path}: {_counts(summary)}"
     get_run_logger().info("%s", text)
     get_run_logger().info("next: mmcot-train --features … --captions %s", config.producer_name)
     return Completed(message=text, data=summary)
 
 
+def _counts(summary: CaptionSummary) -> str:
+    text = (
+        f"{count_text(summary.num_captions)} of {count_text(summary.num_images)} pictures have "
+        "captions; "
+    )
+    if not summary.num_made:
+        return f"{text}all of it was there already"
+    return (
+        f"{text}{count_text(summary.num_made)} distinct ones captioned in "
+        f"{duration_text(summary.seconds)} ({rate_text(summary.num_made / summary.seconds)}/s)"
+    )
+
+
+def _halved_text(summary: CaptionSummary) -> str:
+    return (
+        f"memory was short: {count_text(summary.num_halved)} batches were captioned in halves; "
+        "a smaller batch_size would be faster"
+    )
+
+
 def _publish(config: CaptionConfig, summary: CaptionSummary) -> None:
+    producer = config.producer_name
+    keys = {
+        part: artifact_key("captions", producer, part)
+        for part in ("summary", "samples", "failures", "progress")
+    }
     captions = list(read_captions(summary.path).items())[:_NUM_SHOWN]
     table: list[dict[str, Any]] = [{"question": key, "caption": text} for key, text in captions]
+    summary_link = f"See also: {artifact_link('summary', keys['summary'])}"
     create_table_artifact(
         table,
-        key=artifact_name("captions", config.producer_name, "samples"),
-        description=f"The first captions of question pictures in {summary.path}.",
+        key=keys["samples"],
+        description=f"The first captions of question pictures in `{summary.path}`. {summary_link}",
+    )
+    failures = read_failures(read_made_by(summary.path))
+    create_table_artifact(
+        [
+            {"question": question_id, "role": role, "reason": reason, "explanation": error}
+            for (question_id, role), (reason, error) in list(failures.items())[:_MAX_FAILURES_SHOWN]
+        ],
+        key=keys["failures"],
+        description=f"{count_text(len(failures))} pictures have no caption in `{summary.path}`; "
+        f"the next run tries them again. {summary_link}",
+    )
+    facts = {
+        "pictures": f"{count_text(summary.num_images)}, of which "
+        f"{count_text(summary.num_distinct)} distinct ones can be used",
+        "captions": _counts(summary),
+        "without a caption": ", ".join(f"{count_text(n)} {r}" for r, n in summary.failed.items()),
+        "short of memory": _halved_text(summary) if summary.num_halved else None,
+        "data": f"`{config.data}`",
+        "captioner": config.captioner.name,
+        "its licence": config.captioner.facts().licence,
+        "place": f"`{summary.path}`",
+    }
+    links = " · ".join(artifact_link(part, key) for part, key in keys.items() if part != "summary")
+    create_markdown_artifact(
+        markdown=f"""# {summary.path}
+
+{summary_table(facts)}
+
+See also: {links}
+
+## Next
+
+Train with captions in the context, here beside DETR features:
+
+{command_text(f"mmcot-train --features {config.out / 'detr'} --captions {producer}")}
+
+Or on the text alone:
+
+{command_text(f"mmcot-train --artifacts {config.out} --captions {producer} --output runs/text")}
+""",
+        key=keys["summary"],
+        description=f"`{summary.path}`: {_counts(summary)}",
     )

@@ -1,7 +1,7 @@
 """The flow ``download-scienceqa``: fetch and verify a data set."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -15,7 +15,9 @@ from mmcot_data.downloads.job import DownloadReports
 from mmcot_data.downloads.run import DownloadSummary, download
 from mmcot_data.errors import MmcotError
 from pipelines.outcomes import fail, is_io_error
-from pipelines.work_progress import WorkProgress, artifact_name
+from pipelines.page import artifact_key, artifact_link, command_text, summary_table
+from pipelines.quantities import bytes_text
+from pipelines.work_progress import WorkProgress
 
 __all__ = ["download_scienceqa"]
 
@@ -30,15 +32,19 @@ __all__ = ["download_scienceqa"]
     persist_result=False,
 )
 def _fetch(config: DownloadConfig, verify: bool) -> DownloadSummary:
-    key = artifact_name("download", config.out.name)
-    fetched = WorkProgress(f"{key}-bytes", "bytes fetched")
-    written = WorkProgress(f"{key}-pictures", "pictures")
+    key = artifact_key("download", config.out.name)
+    fetched = WorkProgress(f"{key}-bytes", "fetched", show=bytes_text)
+    written = WorkProgress(f"{key}-pictures", "pictures", unit_of_rate="pictures")
     reports = DownloadReports(
         say=get_run_logger().info,
         fetched=lambda _, done, total: fetched(done, total),
         written=written,
     )
-    return download(config, reports, verify=verify)
+    try:
+        return download(config, reports, verify=verify)
+    finally:
+        fetched.close()
+        written.close()
 
 
 @flow(
@@ -92,7 +98,8 @@ def download_scienceqa(
     except (ValueError, MmcotError, OSError) as error:
         return fail(error)
     _publish(summary)
-    text = f"{summary.out}: {_counts(summary)}"
+    there = "; all of it was there already" if summary.was_there else ""
+    text = f"{summary.out}: {_counts(summary)}{there}"
     get_run_logger().info("%s", text)
     get_run_logger().info("next: mmcot-data extract %s --encoder detr --out shards", summary.out)
     return Completed(message=text, data=summary)
@@ -103,19 +110,38 @@ def _counts(summary: DownloadSummary) -> str:
 
 
 def _publish(summary: DownloadSummary) -> None:
-    rows: dict[str, Any] = {
+    rows = {
         "data set": f"{summary.dataset} from {summary.source}, revision {summary.revision}",
         "licence": summary.licence,
         "counts": _counts(summary),
         "proof": ", ".join(f"{value:,} {name}" for name, value in summary.proof.items()),
-        "files": f"{summary.num_files:,}, {summary.nbytes / 1e6:,.1f} MB",
-        "fetched": f"{summary.nbytes_fetched / 1e6:,.1f} MB; {summary.num_verified} of "
-        f"{summary.num_fetched} files compared with a digest known in advance",
-        "room at most": f"{summary.peak_nbytes / 1e6:,.1f} MB",
+        "files": f"{summary.num_files:,}, {bytes_text(summary.nbytes)}",
+        "fetched": "nothing, all of it was there already"
+        if summary.was_there
+        else f"{bytes_text(summary.nbytes_fetched)}; {summary.num_verified:,} of "
+        f"{summary.num_fetched:,} files compared with a digest known in advance",
+        "room at most": bytes_text(summary.peak_nbytes) if summary.peak_nbytes else None,
+        "place": f"`{summary.out}`",
     }
-    lines = [f"# {summary.out}", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    lines += ["", "Next: `prefect deployment run extract-features`"]
+    key = artifact_key("download", summary.out.name)
+    bars = "" if summary.was_there else artifact_link("bytes fetched", f"{key}-bytes")
+    commands = command_text(
+        f"prefect deployment run extract-features --watch -p data={summary.out}",
+        f"mmcot-data extract {summary.out} --encoder detr --out shards",
+    )
     create_markdown_artifact(
-        "\n".join(lines), key=artifact_name("download", summary.out.name, "summary")
+        markdown=f"""# {summary.out}
+
+{summary_table(rows)}
+
+{bars}
+
+## Next
+
+Features of the pictures; the one command with this page, the other without:
+
+{commands}
+""",
+        key=f"{key}-summary",
+        description=f"`{summary.out}`: {_counts(summary)}",
     )

@@ -1,11 +1,11 @@
 """The flow ``generate-rationales``: rationales by any producer."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
@@ -13,11 +13,9 @@ from pydantic import Field
 
 from mmcot_data.errors import MmcotError
 from mmcot_data.questions import read_questions
-from mmcot_data.rationale_coverage import rationale_coverage
 from mmcot_data.rationales import (
     KeepRule,
     gold_rationales,
-    read_rationales,
     write_rationales_once,
 )
 from mmcot_data.shards.remote import is_remote
@@ -30,18 +28,20 @@ from mmcot_data.teacher import (
     generate_teacher_rationales,
 )
 from mmcot_data.text_artifacts import artifact_path
-from mmcot_model.producers.kfold import KFoldConfig, write_kfold_rationales
-from mmcot_model.producers.stage1 import Stage1Config, write_stage1_rationales
-from mmcot_model.settings.config import TrainConfig
-from mmcot_model.settings.recipes import recipe_of
 from pipelines.outcomes import fail, is_io_error
-from pipelines.work_progress import WorkProgress, artifact_name
+from pipelines.page import artifact_key
+from pipelines.quantities import count_text
+from pipelines.rationale_page import publish_rationales, training_options
+from pipelines.work_progress import WorkProgress
+
+if TYPE_CHECKING:  # training takes seconds to import, and `prefect deploy` imports every flow
+    from mmcot_model.producers.kfold import KFoldConfig
+    from mmcot_model.producers.stage1 import Stage1Config
 
 __all__ = ["generate_rationales"]
 
 _Split = Literal["train", "val", "test", "trainval", "minitrain", "minival", "minitest"]
 _Count = Annotated[int, Field(ge=1, le=100_000)]
-_NUM_SHOWN = 50
 _USERS = {
     **dict.fromkeys(("splits", "samples", "temperature", "top_p"), ("stage1", "teacher")),
     **dict.fromkeys(("epochs", "max_steps"), ("stage1-kfold",)),
@@ -76,24 +76,36 @@ def _gold(artifacts: Path, producer: str, prompt_format: str) -> Path:
 
 
 @_producer_task
-def _stage1(config: Stage1Config) -> Path:
-    progress = WorkProgress(artifact_name("rationales", config.producer), "rationales")
-    return write_stage1_rationales(config, progress).path
+def _stage1(config: "Stage1Config") -> Path:
+    from mmcot_model.producers.stage1 import write_stage1_rationales
+
+    with closing(_progress(config.producer, "rationales")) as progress:
+        return write_stage1_rationales(config, progress).path
 
 
 @_producer_task
-def _stage1_kfold(config: KFoldConfig) -> Path:
-    progress = WorkProgress(artifact_name("rationales", config.producer), "folds")
-    return write_kfold_rationales(config, progress).path
+def _stage1_kfold(config: "KFoldConfig") -> Path:
+    from mmcot_model.producers.kfold import write_kfold_rationales
+
+    with closing(_progress(config.producer, "folds")) as progress:
+        return write_kfold_rationales(config, progress).path
 
 
 @_producer_task
 def _teacher(config: TeacherConfig) -> Path:
-    progress = WorkProgress(artifact_name("rationales", config.producer), "rationales")
-    return generate_teacher_rationales(config, Reports(written=progress)).path
+    with closing(_progress(config.producer, "rationales")) as progress:
+        return generate_teacher_rationales(config, Reports(written=progress)).path
 
 
-@flow(name="generate-rationales", flow_run_name="rationales-{by}", persist_result=False)
+def _progress(producer: str, unit: str) -> WorkProgress:
+    return WorkProgress(artifact_key("rationales", producer), unit)
+
+
+@flow(
+    name="generate-rationales",
+    flow_run_name="rationales-{by}-{artifacts.name}",
+    persist_result=False,
+)
 def generate_rationales(
     by: Literal["gold", "stage1", "stage1-kfold", "teacher"] = "gold",
     artifacts: Path = Path("shards"),
@@ -181,6 +193,8 @@ def generate_rationales(
         elif by == "stage1":
             if run is None:
                 return fail(ValueError("by stage1 needs run, the run folder of mmcot-train"))
+            from mmcot_model.producers.stage1 import Stage1Config
+
             path = _stage1(
                 Stage1Config(
                     artifacts=artifacts,
@@ -196,6 +210,10 @@ def generate_rationales(
                 )
             )
         elif by == "stage1-kfold":
+            from mmcot_model.producers.kfold import KFoldConfig
+            from mmcot_model.settings.config import TrainConfig
+            from mmcot_model.settings.recipes import recipe_of
+
             recipe = recipe_of(model)
             train = TrainConfig(
                 artifacts=artifacts,
@@ -241,33 +259,16 @@ def generate_rationales(
                     demonstration_ids=demonstration_ids,
                 )
             )
-        num_rows = _publish(artifacts, name, path)
+        num_rows = publish_rationales(artifacts, by, name, path)
     except (ValueError, MmcotError, OSError) as error:
         return fail(error)
-    get_run_logger().info("%s: %d rationales", path, num_rows)
-    return Completed(message=f"{path}: {num_rows} rationales", data=path)
+    text = f"{path}: {count_text(num_rows)} rationales"
+    get_run_logger().info("%s", text)
+    get_run_logger().info("next: mmcot-train --features … %s", training_options(by, name))
+    return Completed(message=text, data=path)
 
 
 def _places(features: str | None) -> tuple[Path | str, ...]:
     if features is None:
         return ()
     return (features if is_remote(features) else Path(features),)
-
-
-def _publish(artifacts: Path, producer: str, path: Path) -> int:
-    questions = read_questions(artifacts)
-    create_table_artifact(
-        rationale_coverage(artifacts, questions, producer),
-        key=artifact_name("rationales", producer, "coverage"),
-        description=f"What {path} has, by split.",
-    )
-    rows = read_rationales(path, questions)
-    create_table_artifact(
-        [
-            {"question": row.question_id, "sample": row.sample, "rationale": row.rationale}
-            for row in rows[:_NUM_SHOWN]
-        ],
-        key=artifact_name("rationales", producer, "samples"),
-        description="Its first rationales.",
-    )
-    return len(rows)

@@ -7,6 +7,7 @@ The demo and the tests use it; docs/prefect.md has the same steps to be typed.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,14 +17,16 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import Literal
 
 from mmcot_data.errors import MmcotError
 
-__all__ = ["LocalPrefect", "LocalPrefectError", "local_prefect"]
+__all__ = ["LocalPrefect", "LocalPrefectError", "Part", "local_prefect"]
+
+Part = Literal["server", "worker"]
 
 _CHECKOUT = Path(__file__).parents[1]
 _HOST = "127.0.0.1"
@@ -37,7 +40,7 @@ class LocalPrefectError(MmcotError):
     """The server did not start, or a command failed."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LocalPrefect:
     """A running server and its worker."""
 
@@ -47,6 +50,38 @@ class LocalPrefect:
     """Holds the server's database, server.log, worker.log and commands.log."""
     environment: Mapping[str, str]
     """In which the commands of Prefect talk to this server."""
+    _processes: dict[Part, subprocess.Popen[bytes]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def pid(self, part: Part) -> int:
+        """Number of the server's or the worker's process."""
+        return self._processes[part].pid
+
+    def start(self, part: Part) -> None:
+        """Start the server or the worker, again if it was started before, and wait until it works.
+
+        The server keeps its address; the worker makes the work pool if there is none.
+
+        Raises:
+            LocalPrefectError: If it ends or does not work in time; shows the end of its log.
+        """
+        if part in self._processes:
+            _end(self._processes[part])
+        port = self.url.rpartition(":")[2]
+        arguments, works = {
+            "server": (("start", "--host", _HOST, "--port", port), "health"),
+            "worker": (("start", "--pool", _POOL, "--type", "process"), f"work_pools/{_POOL}"),
+        }[part]
+        log = self.home / f"{part}.log"
+        with log.open("ab") as output:
+            self._processes[part] = _start(self.environment, (part, *arguments), output.fileno())
+        _wait_until_answered(f"{self.url}/api/{works}", self._processes[part], log)
+
+    def end(self) -> None:
+        """End the worker with its runs, then the server."""
+        for part in reversed(self._processes):
+            _end(self._processes[part])
 
     def run(self, *arguments: str, on_line: Callable[[str], object] | None = None) -> str:
         """Run ``prefect ARGUMENTS`` in the checkout and wait for its end.
@@ -87,8 +122,8 @@ class LocalPrefect:
 
 
 @contextmanager
-def local_prefect(home: Path) -> Iterator[LocalPrefect]:
-    """Start a server on a free port, make the work pool, deploy flows.yaml, start a worker.
+def local_prefect(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[LocalPrefect]:
+    """Start a server on a free port and a worker, with its work pool; deploy flows.yaml.
 
     However the block ends, by an exception, Ctrl-C, SIGTERM or SIGHUP too, everything that was
     started has ended after it.
@@ -97,49 +132,38 @@ def local_prefect(home: Path) -> Iterator[LocalPrefect]:
         home: Folder for the database and the logs; not to be shared by two blocks at a time. Those
             of an earlier block are replaced: a run that was killed then would still hold the place
             of its deployment.
+        settings: Environment variables of all that is started, beside those of this process.
 
     Raises:
         LocalPrefectError: If the server does not start, or a command fails.
     """
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
-    for path in [*home.glob("prefect.db*"), *home.glob("commands.log")]:
+    for path in [*home.glob("prefect.db*"), *home.glob("*.log")]:
         path.unlink()
-    port = _free_port()
-    url = f"http://{_HOST}:{port}"
-    prefect = LocalPrefect(url=url, home=home, environment=_environment(home, f"{url}/api"))
-    processes: list[subprocess.Popen[bytes]] = []
+    shutil.rmtree(home / "concurrency_leases", ignore_errors=True)
+    url = f"http://{_HOST}:{_free_port()}"
+    environment = {**_environment(home, f"{url}/api"), **(settings or {})}
+    prefect = LocalPrefect(url=url, home=home, environment=environment)
     ending = threading.Event()
-    with (
-        _signals_raise(ending),
-        (home / "server.log").open("wb") as server_log,
-        (home / "worker.log").open("wb") as worker_log,
-    ):
+    with _signals_raise(ending):
         try:
-            server = ("server", "start", "--host", _HOST, "--port", str(port))
-            processes.append(_start(prefect.environment, server, server_log))
-            _wait_until_healthy(f"{url}/api/health", processes[0], home / "server.log")
-            prefect.run("work-pool", "create", _POOL, "--type", "process")
-            worker = ("worker", "start", "--pool", _POOL, "--type", "process")
-            processes.append(_start(prefect.environment, worker, worker_log))
+            prefect.start("server")
+            prefect.start("worker")
             prefect.run("deploy", "--all")
             yield prefect
         finally:
             ending.set()
-            for process in reversed(processes):
-                _end(process)
+            prefect.end()
 
 
 def _environment(home: Path, api_url: str) -> dict[str, str]:
-    """This process's environment without its own settings of Prefect; nothing is sent outside."""
+    """This process's environment without its own settings of Prefect; pyproject.toml's apply."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     no_proxy = [value for name in ("no_proxy", "NO_PROXY") if (value := kept.get(name))]
     return kept | {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": api_url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
-        "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_CLI_WRAP_LINES": "false",
@@ -156,7 +180,7 @@ def _free_port() -> int:
 
 
 def _start(
-    environment: Mapping[str, str], arguments: tuple[str, ...], output: int | IO[bytes]
+    environment: Mapping[str, str], arguments: tuple[str, ...], output: int
 ) -> subprocess.Popen[bytes]:
     """Start a command of Prefect in a session of its own, which Ctrl-C does not reach."""
     return subprocess.Popen(
@@ -170,18 +194,18 @@ def _start(
     )
 
 
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_answered(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + _START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:
         try:
             with opener.open(url, timeout=5):
                 return
         except OSError:
             time.sleep(0.1)
-    what = "did not answer" if server.poll() is None else f"ended with {server.returncode}"
+    what = "did not start" if process.poll() is None else f"ended with {process.returncode}"
     tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_NUM_SHOWN:]
-    raise LocalPrefectError("\n".join([f"Prefect's server {what}; the end of {log}:", *tail]))
+    raise LocalPrefectError("\n".join([f"Prefect's {log.stem} {what}; the end of {log}:", *tail]))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -5,16 +5,17 @@ are not full. None of that grows with the data set.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from mmcot_data.errors import ImageError
+from mmcot_data.errors import GenerationError, ImageError
 from mmcot_data.extraction.batches import visit_order
 from mmcot_data.extraction.decode import decode_scanned
 from mmcot_data.extraction.engine import cancelling, threads_beside
 from mmcot_data.extraction.plan import usable_size
 from mmcot_data.extraction.scan import ScannedImage
+from mmcot_data.out_of_memory import is_out_of_memory, make_room
 
 if TYPE_CHECKING:
     from mmcot_data.captioning.captioner import Captioner
@@ -39,14 +40,21 @@ def find_batch_size(batch_size: int | None, captioner: "Captioner") -> int:
 
 
 def generate_captions(
-    images: Sequence[ScannedImage], captioner: "Captioner", batch_size: int
+    images: Sequence[ScannedImage],
+    captioner: "Captioner",
+    batch_size: int,
+    on_halved: Callable[[], object] = lambda: None,
 ) -> Iterator[list[Outcome]]:
     """Caption pictures, each by itself as far as its caption is concerned.
+
+    A batch that does not fit into memory is captioned in two halves, and so is every further one.
+    A half that does not fit is an error.
 
     Args:
         images: Pictures whose headers could be read, each once.
         captioner: The captioner.
         batch_size: Pictures captioned together.
+        on_halved: Called for every batch that is captioned in halves.
 
     Yields:
         What has become of some of them, as it is known.
@@ -57,10 +65,11 @@ def generate_captions(
         OSError: If reading a picture fails.
     """
     groups: dict[_Shapes, _Waiting] = {}
+    generation = _Generation(captioner, on_halved)
 
     def take(shapes: _Shapes) -> list[Outcome]:
         batch = groups.pop(shapes)
-        captions = captioner.caption([inputs for _, inputs in batch])
+        captions = generation.caption([inputs for _, inputs in batch])
         return [(image, text) for (image, _), text in zip(batch, captions, strict=True)]
 
     for image, prepared in _prepare_ahead(images, captioner, 2 * batch_size):
@@ -75,6 +84,59 @@ def generate_captions(
             yield take(max(groups, key=lambda shapes: len(groups[shapes])))
     while groups:
         yield take(next(iter(groups)))
+
+
+class _Generation:
+    """Captions batches; in halves, once one did not fit into memory."""
+
+    def __init__(self, captioner: "Captioner", on_halved: Callable[[], object]) -> None:
+        self._captioner = captioner
+        self._on_halved = on_halved
+        self._in_halves = False
+
+    def caption(self, batch: "list[ModelInputs]") -> list[str]:
+        if not self._in_halves:
+            captions = self._caption(batch)
+            if captions is not None:
+                return captions
+            self._in_halves = True
+        middle = (len(batch) + 1) // 2
+        halves = [half for half in (batch[:middle], batch[middle:]) if half]
+        if len(halves) > 1:
+            self._on_halved()
+        captions = []
+        for half in halves:
+            texts = self._caption(half)
+            if texts is None:
+                raise GenerationError(self._explain(batch))
+            captions += texts
+        return captions
+
+    def _caption(self, batch: "list[ModelInputs]") -> list[str] | None:
+        """The captions, or None if memory was short.
+
+        The error is forgotten here: its traceback would keep alive what the memory is needed for.
+        """
+        try:
+            return self._captioner.caption(batch)
+        except (GenerationError, RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error.__cause__ or error):
+                raise
+        make_room()
+        return None
+
+    def _explain(self, batch: "list[ModelInputs]") -> str:
+        device = self._captioner.environment()["device"]
+        advice = "captions that are made stay"
+        if len(batch) == 1:
+            return (
+                f"not even one picture can be captioned in the memory of {device}: use less beams "
+                f"or another --device; {advice}"
+            )
+        return (
+            f"a batch of {len(batch)} pictures does not fit into the memory of {device}, nor does "
+            f"half of it: use --batch-size {max(1, len(batch) // 4)} or less beams; {advice}"
+        )
 
 
 def _prepare_ahead(

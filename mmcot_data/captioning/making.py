@@ -44,6 +44,8 @@ class CaptionSummary:
     failed: dict[str, int]
     """How many have none, by the reason."""
     seconds: float
+    num_halved: int = 0
+    """Batches that were captioned in halves, since memory was short."""
 
     @property
     def num_failed(self) -> int:
@@ -73,6 +75,7 @@ class CaptionsInProgress:
         self._artifact = artifact
         self._captioner = captioner
         self._num_made = 0
+        self._num_halved = 0
         self._start = time.perf_counter()
         self._pending = set() if artifact is None else self._sort_out(artifact)
 
@@ -104,7 +107,7 @@ class CaptionsInProgress:
         chosen = islice((digest for digest in pictures if digest in self._pending), limit)
         images = [pictures[digest][0] for digest in chosen]
         batch_size = find_batch_size(self.request.config.batch_size, self._captioner)
-        for outcomes in generate_captions(images, self._captioner, batch_size):
+        for outcomes in generate_captions(images, self._captioner, batch_size, self._count_halved):
             rows: list[Row] = []
             for image, outcome in outcomes:
                 assert image.image_sha256 is not None
@@ -143,7 +146,11 @@ class CaptionsInProgress:
             num_made=self._num_made,
             failed=dict(Counter(reason for reason, _ in self._failed.values())),
             seconds=time.perf_counter() - self._start,
+            num_halved=self._num_halved,
         )
+
+    def _count_halved(self) -> None:
+        self._num_halved += 1
 
     def _sort_out(self, artifact: GrowingArtifact) -> set[str]:
         """Drop captions of pictures that have changed; give equal pictures what one of them has.
@@ -210,5 +217,6 @@ class CaptionsInProgress:
         return {
             "num_captioned": self._num_made,
             "batch_size": batch_size,
+            **({"halved_batches": self._num_halved} if self._num_halved else {}),
             **self._captioner.environment(),
         }

@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path, progress_bar
+from mmcot_data.cli.artifact_root import artifact_root
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand, progress_bar
 from mmcot_data.encoders import ENCODERS, Precision
 from mmcot_data.encoders.base import Alpha, Backend, EncoderConfig, Resizer
 from mmcot_data.questions import split_names
@@ -35,6 +36,7 @@ _EXAMPLES = """\
                          --format arrow --out shards
   any vision model:    mmcot-data extract data/scienceqa --encoder hf:facebook/dinov2-base \\
                          --out shards
+  into a bucket:       mmcot-data extract data/scienceqa --encoder clip --out s3://bucket/shards
   pictures missing:    mmcot-data extract data/scienceqa --encoder vit --split test \\
                          --max-failures 5% --out shards
 
@@ -61,7 +63,12 @@ def add_parser(commands: Subcommands) -> None:
         help="data set in ScienceQA's layout, table of questions, folder of pictures, parquet file "
         "or folder, or folder written by Hugging Face datasets",
     )
-    parser.add_argument("--out", type=local_path, required=True, help="artifact root")
+    parser.add_argument(
+        "--out",
+        type=artifact_root,
+        required=True,
+        help="artifact root: a folder, or s3://BUCKET/NAME",
+    )
     _add_encoder_arguments(parser)
     _add_storage_arguments(parser)
 
@@ -247,6 +254,6 @@ def _print_summary(summary: "ExtractionSummary", dtype: str) -> None:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.failed.items())
         print(
             f"mmcot-data: {summary.num_failed} pictures have no features ({reasons}): see status "
-            f"and error in {summary.folder / 'index.parquet'}",
+            f"and error in {summary.folder}/index.parquet",
             file=sys.stderr,
         )

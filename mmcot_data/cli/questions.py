@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmcot_data.cli.subcommand import Subcommands, add_subcommand, local_path
+from mmcot_data.cli.artifact_root import artifact_root
+from mmcot_data.cli.subcommand import Subcommands, add_subcommand
 
 if TYPE_CHECKING:
     from mmcot_data.question_tables import QuestionTable
@@ -37,7 +38,12 @@ def add_parser(commands: Subcommands) -> None:
         metavar="DATA",
         help="data set in ScienceQA's official layout, or a table of questions",
     )
-    parser.add_argument("--out", type=local_path, required=True, help="artifact root")
+    parser.add_argument(
+        "--out",
+        type=artifact_root,
+        required=True,
+        help="artifact root: a folder, or s3://BUCKET/NAME",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -53,7 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         table = read_question_table(path)
         data = table.data
-        if path.resolve() == (arguments.out / "questions.parquet").resolve():
+        out = arguments.out
+        if isinstance(out, Path) and path.resolve() == (out / "questions.parquet").resolve():
             raise DataError(
                 f"{path} would be overwritten: give another folder than its own as --out"
             )

@@ -7,6 +7,7 @@ from typing import get_args
 
 from mmcot_data.encoders.base import EncoderConfig
 from mmcot_data.shards.schema import Container, StorageDtype
+from mmcot_data.shards.writable import find_root
 from mmcot_data.sources import Layout
 
 __all__ = ["ExtractionConfig", "allowed_failures"]
@@ -21,12 +22,14 @@ class ExtractionConfig:
 
     Raises:
         ValueError: If a setting is not one of those that are possible.
+        ShardError: If ``out`` is a URL that can't be written to.
     """
 
     data: Path
     """The data set: a folder in ScienceQA's layout, a folder of pictures, …: see ``layout``."""
-    out: Path
-    """Artifact root; the feature set becomes a folder in it."""
+    out: Path | str
+    """Artifact root, a text only where it is a URL such as ``s3://bucket/shards``; the feature set
+    becomes a folder in it."""
     encoder: EncoderConfig
     layout: Layout = "auto"
     """What ``data`` is; ``auto`` looks at it."""
@@ -66,6 +69,8 @@ class ExtractionConfig:
         if self.pad_to not in _PADDINGS:
             raise ValueError(f"pad_to is {self.pad_to}, expected 1 or 32")
         allowed_failures(self.max_failures, 0)
+        if isinstance(find_root(self.out), Path) != isinstance(self.out, Path):
+            raise ValueError(f"out is {self.out!r}, expected a Path, or a URL such as s3://…")
 
 
 def allowed_failures(limit: str, num_images: int) -> int:

@@ -3,19 +3,19 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import polars as pl
 
 from mmcot_data.errors import ExtractionError
 from mmcot_data.extraction.failures import check_failures
-from mmcot_data.extraction.pending import is_made
+from mmcot_data.extraction.pending import find_made
 from mmcot_data.extraction.plan import ExtractionPlan
 from mmcot_data.extraction.scan import ScannedImage
-from mmcot_data.shards.folder import finish_folder, read_folder
+from mmcot_data.shards.folder import finish_folder
+from mmcot_data.shards.folder_content import read_folder
 from mmcot_data.shards.index import INDEX_SCHEMA
-from mmcot_data.shards.lock import lock_folder
 from mmcot_data.shards.manifest import FailedImage, ShardCommit
+from mmcot_data.shards.writable import Place, find_writable
 
 __all__ = ["ExtractionSummary", "finish_extraction"]
 
@@ -24,7 +24,7 @@ __all__ = ["ExtractionSummary", "finish_extraction"]
 class ExtractionSummary:
     """What a finished feature set holds."""
 
-    folder: Path
+    folder: Place
     num_images: int
     """Pictures asked for: rows of the index."""
     num_distinct: int
@@ -71,11 +71,12 @@ def finish_extraction(plan: ExtractionPlan) -> ExtractionSummary:
             ``max_failures`` allows; the folder stays unfinished and the shards stay.
         ShardError: If a shard's bytes are not those of its commit record.
     """
-    with lock_folder(plan.folder, wait=-1):
-        commits = read_folder(plan.folder).commits
-        found = [commits.get(shard.file) for shard in plan.shards]
+    with find_writable(plan.folder).lock(wait=-1):
+        content = read_folder(plan.folder)
         complete = [
-            c for n, c in enumerate(found) if c is not None and is_made(plan.shard_task(n), c)
+            commit
+            for number in range(len(plan.shards))
+            if (commit := find_made(plan.shard_task(number), content)) is not None
         ]
         if missing := len(plan.shards) - len(complete):
             raise ExtractionError(

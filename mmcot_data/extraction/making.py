@@ -2,23 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from mmcot_data.encoders.base import Encoder
 from mmcot_data.errors import FolderLockedError
 from mmcot_data.extraction.pending import check_request, find_commit, find_pending, is_made
 from mmcot_data.extraction.plan import ExtractionPlan
 from mmcot_data.extraction.shard import ShardInProgress
-from mmcot_data.shards.folder import read_folder, refuse_artifact_root, start_writing
-from mmcot_data.shards.lock import (
-    Claim,
-    claim_owner,
-    claim_shard,
-    lock_folder,
-    present_worker,
-    remove_half_written,
-)
-from mmcot_data.shards.manifest import ShardCommit, commit_path
+from mmcot_data.shards.folder import refuse_artifact_root, start_writing
+from mmcot_data.shards.folder_content import read_folder
+from mmcot_data.shards.manifest import ShardCommit, commit_name
+from mmcot_data.shards.writable import Claim, WritableFolder, find_writable
 
 __all__ = [
     "FeatureSetInProgress",
@@ -54,15 +47,15 @@ def begin_extraction(
         ShardError: If it was made for other pictures or in other sizes, or is damaged.
     """
     refuse_artifact_root(plan.folder)
+    folder = find_writable(plan.folder)
     with ExitStack() as stack:
-        with _patient_lock(plan.folder, on_waiting):
+        with _patient_lock(folder, on_waiting):
             content = read_folder(plan.folder)
             check_request(plan, content)
             pending = find_pending(plan, encoder, content)
             if pending:
-                stack.enter_context(present_worker(plan.folder))
-                for record in _RECORDS:
-                    remove_half_written(plan.folder, record)
+                stack.enter_context(folder.present_worker())
+                folder.remove_half_written(_RECORDS)
                 start_writing(plan.folder, plan.spec, plan.key, plan.unread)
                 for number in pending:
                     _discard(plan, number, content.commits.get(plan.shards[number].file))
@@ -71,12 +64,12 @@ def begin_extraction(
 
 @contextmanager
 def _patient_lock(
-    folder: Path, on_waiting: Callable[[Sequence[str]], object] | None
+    folder: WritableFolder, on_waiting: Callable[[Sequence[str]], object] | None
 ) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(lock_folder(folder, _POLL_SECONDS))
+                stack.enter_context(folder.lock(_POLL_SECONDS))
                 break
             except FolderLockedError as error:
                 if on_waiting is not None:
@@ -88,17 +81,17 @@ def _discard(plan: ExtractionPlan, number: int, commit: ShardCommit | None) -> N
     """Delete the record of a shard that is to be made again, unless that has begun."""
     if commit is None:
         return
-    file = plan.shards[number].file
-    if (claim := claim_shard(plan.folder, file)) is not None:
+    folder, file = find_writable(plan.folder), plan.shards[number].file
+    if (claim := folder.claim(file)) is not None:
         if find_commit(plan.shard_task(number)) == commit:
-            commit_path(plan.folder / file).unlink()
+            folder.remove(commit_name(file))
         claim.release()
 
 
 def describe_busy(plan: ExtractionPlan, number: int) -> str:
     """Who makes a shard, for people."""
     file = plan.shards[number].file
-    return f"{plan.folder / file}: {claim_owner(plan.folder, file)}"
+    return f"{plan.folder}/{file}: {find_writable(plan.folder).owner(file)}"
 
 
 class FeatureSetInProgress:
@@ -134,7 +127,7 @@ class FeatureSetInProgress:
         claimed, found = [], 0
         for number in sorted(self.pending.intersection(range(start // size, -(-stop // size)))):
             task = self.plan.shard_task(number)
-            if (claim := claim_shard(task.folder, task.shard.file)) is None:
+            if (claim := find_writable(task.folder).claim(task.shard.file)) is None:
                 continue
             self.pending.remove(number)
             if is_made(task, find_commit(task)):

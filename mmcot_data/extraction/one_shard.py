@@ -10,12 +10,13 @@ from mmcot_data.encoders.precision import AdjustableEncoder
 from mmcot_data.errors import SpecMismatchError
 from mmcot_data.extraction.engine import decode_threads, make_shards
 from mmcot_data.extraction.making import describe_busy
-from mmcot_data.extraction.pending import find_commit, is_made
+from mmcot_data.extraction.pending import find_commit, find_made, is_made
 from mmcot_data.extraction.plan import ExtractionPlan, find_spec
 from mmcot_data.extraction.shard import ShardInProgress
 from mmcot_data.extraction.shard_task import ShardTask
-from mmcot_data.shards.lock import claim_shard
+from mmcot_data.shards.folder_content import read_shards
 from mmcot_data.shards.manifest import ShardCommit
+from mmcot_data.shards.writable import find_writable
 
 __all__ = ["extract_shard", "load_planned_encoder", "wait_for_others"]
 
@@ -72,7 +73,7 @@ def extract_shard(
             batch fits into memory.
         ShardError: If features are not finite. Nothing half-written stays.
     """
-    claim = claim_shard(task.folder, task.shard.file, wait=-1 if wait else 0)
+    claim = find_writable(task.folder).claim(task.shard.file, wait=-1 if wait else 0)
     if claim is None:
         return None
     done = 0
@@ -112,13 +113,14 @@ def wait_for_others(
         Those that are not complete and that nobody makes any more, as when a process was killed;
         none if all are complete.
     """
+    folder = find_writable(plan.folder)
     left = sorted(numbers)
     while True:
-        left = [number for number in left if not _is_made(plan, number)]
-        busy = [number for number in left if not _is_free(plan, number)]
-        free = set(left).difference(busy)
-        if free := {number for number in free if not _is_made(plan, number)}:
-            return sorted(free)
+        left = _unmade(plan, left)
+        claimed = folder.claimed([plan.shards[number].file for number in left])
+        busy = [number for number in left if plan.shards[number].file in claimed]
+        if free := _unmade(plan, [number for number in left if number not in busy]):
+            return free
         if not busy:
             return []
         if on_waiting is not None:
@@ -126,14 +128,9 @@ def wait_for_others(
         time.sleep(_POLL_SECONDS)
 
 
-def _is_free(plan: ExtractionPlan, number: int) -> bool:
-    """Whether nobody makes a shard at this moment."""
-    if (claim := claim_shard(plan.folder, plan.shards[number].file)) is None:
-        return False
-    claim.release()
-    return True
-
-
-def _is_made(plan: ExtractionPlan, number: int) -> bool:
-    task = plan.shard_task(number)
-    return is_made(task, find_commit(task))
+def _unmade(plan: ExtractionPlan, numbers: Sequence[int]) -> list[int]:
+    """Those of some shards that are not complete."""
+    if not numbers:
+        return []
+    content = read_shards(plan.folder, [plan.shards[number].file for number in numbers])
+    return [n for n in numbers if find_made(plan.shard_task(n), content) is None]

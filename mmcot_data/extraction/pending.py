@@ -1,7 +1,7 @@
 """What is left to do: compare the plan with what a feature set's folder holds."""
 
+import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import polars as pl
 
@@ -11,11 +11,13 @@ from mmcot_data.extraction.decode import decode_image
 from mmcot_data.extraction.plan import ExtractionPlan
 from mmcot_data.extraction.scan import ScannedImage
 from mmcot_data.extraction.shard_task import ShardTask
-from mmcot_data.shards.folder import FolderContent, check_folder, is_complete
+from mmcot_data.shards.folder import check_folder, is_complete
+from mmcot_data.shards.folder_content import FolderContent
 from mmcot_data.shards.index import INDEX
-from mmcot_data.shards.manifest import ShardCommit, commit_path, read_commit
+from mmcot_data.shards.manifest import ShardCommit, commit_name, parse_commit
+from mmcot_data.shards.writable import StoredFile, find_writable
 
-__all__ = ["check_request", "find_commit", "find_pending", "is_made"]
+__all__ = ["check_request", "find_commit", "find_made", "find_pending", "is_made"]
 
 _NUM_LISTED = 5
 
@@ -48,8 +50,8 @@ def find_pending(plan: ExtractionPlan, encoder: Encoder, content: FolderContent)
     changed: list[str] = []
     pending = []
     for number, shard in enumerate(plan.shards):
-        commit = content.commits.get(shard.file)
-        if commit is None or not is_complete(plan.folder, commit, plan.spec, plan.key):
+        commit, found = content.commits.get(shard.file), content.files.get(shard.file)
+        if commit is None or not is_complete(plan.folder, commit, found, plan.spec, plan.key):
             pending.append(number)
             continue
         changed += _changed_images(plan, number, commit)
@@ -67,9 +69,22 @@ def find_pending(plan: ExtractionPlan, encoder: Encoder, content: FolderContent)
 
 def is_made(task: ShardTask, commit: ShardCommit | None) -> bool:
     """Whether a shard is complete, of the pictures that the plan has now."""
+    if commit is None:
+        return False
+    return _is_made(task, commit, find_writable(task.folder).find(task.shard.file))
+
+
+def find_made(task: ShardTask, content: FolderContent) -> ShardCommit | None:
+    """The commit record of a shard that is made, by what a listing of the folder says."""
+    commit = content.commits.get(task.shard.file)
+    if commit is None or not _is_made(task, commit, content.files.get(task.shard.file)):
+        return None
+    return commit
+
+
+def _is_made(task: ShardTask, commit: ShardCommit, found: StoredFile | None) -> bool:
     return (
-        commit is not None
-        and is_complete(task.folder, commit, task.spec, task.key)
+        is_complete(task.folder, commit, found, task.spec, task.key)
         and commit.planned == task.shard.sha256
     )
 
@@ -80,10 +95,9 @@ def find_commit(task: ShardTask) -> ShardCommit | None:
     Raises:
         ShardError: If it is damaged.
     """
-    try:
-        return read_commit(commit_path(task.folder / task.shard.file))
-    except FileNotFoundError:
-        return None
+    name = commit_name(task.shard.file)
+    data = find_writable(task.folder).read([name]).get(name)
+    return None if data is None else parse_commit(data, f"{task.folder}/{name}")
 
 
 def _changed_images(plan: ExtractionPlan, number: int, commit: ShardCommit) -> list[str]:
@@ -113,10 +127,10 @@ def _can_be_used_now(
 
 def _describe_changes(plan: ExtractionPlan) -> list[str]:
     """What the index of a finished folder tells of the pictures that it was made for."""
-    path = plan.folder / INDEX
-    if not path.is_file():
+    data = find_writable(plan.folder).read([INDEX]).get(INDEX)
+    if data is None:
         return []
-    before = _digests(path)
+    before = _digests(data)
     now = {(image.question_id, image.role): image.image_sha256 for image in plan.images}
     names = {(image.question_id, image.role): _name(image) for image in plan.images}
     lines = []
@@ -133,8 +147,8 @@ def _describe_changes(plan: ExtractionPlan) -> list[str]:
     return lines
 
 
-def _digests(index: Path) -> Mapping[tuple[str, str], str | None]:
-    columns = pl.read_parquet(index, columns=["question_id", "role", "image_sha256"])
+def _digests(index: bytes) -> Mapping[tuple[str, str], str | None]:
+    columns = pl.read_parquet(io.BytesIO(index), columns=["question_id", "role", "image_sha256"])
     return {(question_id, role): digest for question_id, role, digest in columns.iter_rows()}
 
 

@@ -9,7 +9,6 @@ place, so that its repair moves no other.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 
 from mmcot_data.encoders.base import Encoder
@@ -26,6 +25,7 @@ from mmcot_data.shards.planning import (
     shard_files,
 )
 from mmcot_data.shards.schema import FeatureSpec, PlanKey
+from mmcot_data.shards.writable import Place, find_place
 
 __all__ = [
     "ExtractionPlan",
@@ -45,7 +45,7 @@ class ExtractionPlan:
     """What is to be made, shard by shard, and all that ``finish_extraction`` needs to know."""
 
     config: ExtractionConfig
-    folder: Path
+    folder: Place
     """The feature set."""
     batch_size: int
     """Pictures encoded together."""
@@ -108,14 +108,14 @@ def plan_extraction(
         where = f"the splits {', '.join(config.splits)} of " if config.splits else ""
         raise ExtractionError(f"{where}{config.data} name no pictures: there is nothing to extract")
     spec = find_spec(config, encoder, data_licence)
-    folder = config.out / folder_name(config.encoder.name)
+    folder = find_place(config.out, folder_name(config.encoder.name))
     check_failures(images, config.max_failures)
     distinct = distinct_images(images, failed)
     key = PlanKey(
         format=config.format,
         num_images=len(distinct),
         request_sha256=digest_json([[image.question_id, image.role] for image in images]),
-        shard_size=config.shard_size or default_shard_size(spec),
+        shard_size=config.shard_size or default_shard_size(spec, len(distinct)),
     )
     return ExtractionPlan(
         config=config,

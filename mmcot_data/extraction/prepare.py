@@ -19,8 +19,9 @@ from mmcot_data.extraction.plan import (
     usable_size,
 )
 from mmcot_data.extraction.scan import ScannedImage, scan_images
-from mmcot_data.shards.folder import FolderContent, read_folder
+from mmcot_data.shards.folder_content import FolderContent, read_folder
 from mmcot_data.shards.planning import folder_name
+from mmcot_data.shards.writable import find_place
 from mmcot_data.sources import ImageSource, open_source
 
 __all__ = ["ScannedSource", "open_pictures", "prepare_extraction", "scan_source"]
@@ -74,7 +75,7 @@ def prepare_extraction(
         ExtractionError: As ``plan_extraction``.
         ShardError: If the folder's records are damaged.
     """
-    content = read_folder(config.out / folder_name(config.encoder.name))
+    content = read_folder(find_place(config.out, folder_name(config.encoder.name)))
     if config.encoder.precision == "auto":
         encoder = _settle_precision(config, encoder, source.images, content)
     plan = plan_extraction(config, encoder, source.images, source.licence, content.failed())

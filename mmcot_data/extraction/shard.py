@@ -18,9 +18,10 @@ from mmcot_data.extraction.batches import Batch
 from mmcot_data.extraction.decode import DecodedImage
 from mmcot_data.extraction.scan import ScannedImage
 from mmcot_data.extraction.shard_task import ShardTask
-from mmcot_data.shards.manifest import FailedImage, ShardCommit, commit_path, write_commit
+from mmcot_data.shards.feature_set_writer import ShardPart, ShardRows, write_part
+from mmcot_data.shards.manifest import FailedImage
 from mmcot_data.shards.schema import ShardRecord
-from mmcot_data.shards.writer import cast_features, write_shard
+from mmcot_data.shards.writer import cast_features
 
 __all__ = ["ReadyBatch", "ShardInProgress", "stack_pictures"]
 
@@ -124,34 +125,27 @@ class ShardInProgress:
 
         Raises:
             DiskFullError: If there is no room. Nothing half-written stays.
+            OSError: If writing fails for another reason, or the claim was lost.
             ShardError: If features are not finite.
         """
-        path = self.task.folder / self.shard.file
-        commit_path(path).unlink(missing_ok=True)
         rows = sorted(self._pixel_sha256)
-        digests = [self.shard.sha256[row] for row in rows]
-        if rows:
-            record = write_shard(
-                path,
-                self._features_NPD[rows] if self._failed else self._features_NPD,
-                np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32),
-                self.task.spec,
-                failed=len(self._failed),
-            )
-        else:
-            path.unlink(missing_ok=True)
-            record = ShardRecord.without_rows(self.shard.file, failed=len(self._failed))
-        commit = ShardCommit(
-            spec=self.task.spec,
-            plan=self.task.key,
-            shard=record,
-            image_sha256=tuple(digests),
+        digests = "".join(self.shard.sha256[row] for row in rows)
+        part = ShardPart(
+            file=self.shard.file,
+            rows=len(rows),
             pixel_sha256=tuple(self._pixel_sha256[row] for row in rows),
             failed=tuple(self._failed[position] for position in sorted(self._failed)),
             made_by=self._made_by(),
         )
-        write_commit(self.task.folder, commit)
-        return record
+        content = ShardRows(
+            self._features_NPD[rows] if self._failed else self._features_NPD,
+            np.frombuffer(bytes.fromhex(digests), np.uint8).reshape(-1, 32),
+            np.full(len(rows), self.task.spec.num_patches, np.int32),
+        )
+        commit = write_part(
+            self.task.folder, self.task.spec, self.task.key, part, content if rows else None
+        )
+        return commit.shard
 
     def _is_known(self, position: int) -> bool:
         return position in self._prepared or position in self._failed

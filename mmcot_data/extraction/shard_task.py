@@ -1,12 +1,12 @@
 """One shard as a piece of work: all that a process, here or elsewhere, needs to make it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmcot_data.extraction.batches import Batch
 from mmcot_data.extraction.config import ExtractionConfig
 from mmcot_data.extraction.scan import ScannedImage
 from mmcot_data.shards.schema import FeatureSpec, PlanKey
+from mmcot_data.shards.writable import Place
 
 __all__ = ["PlannedShard", "ShardTask"]
 
@@ -31,7 +31,7 @@ class ShardTask:
     """A shard of a plan without the rest of it; it can be pickled and sent to another machine."""
 
     config: ExtractionConfig
-    folder: Path
+    folder: Place
     """The feature set."""
     batch_size: int
     """Pictures encoded together."""

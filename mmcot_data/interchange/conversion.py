@@ -16,7 +16,7 @@ from mmcot_data.shards.feature_set_writer import (
     ShardRows,
     write_feature_set,
 )
-from mmcot_data.shards.folder import read_folder
+from mmcot_data.shards.folder_content import read_folder
 from mmcot_data.shards.location import LocalFolder
 from mmcot_data.shards.manifest import FailedImage, Manifest
 from mmcot_data.shards.planning import shard_files

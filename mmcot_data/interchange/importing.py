@@ -112,7 +112,7 @@ def import_features(
     spec = _make_spec(file, claims, licence)
     digests_N32 = _find_digests(file, pictures)
     if shard_size is None:
-        shard_size = default_shard_size(spec)
+        shard_size = default_shard_size(spec, file.num_rows)
     plan = PlanKey(
         format=container,
         num_images=file.num_rows,

@@ -5,7 +5,6 @@ Shape suffixes: N = rows of a shard, P = patches, D = feature width.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,22 @@ import numpy.typing as npt
 import polars as pl
 
 from mmcot_data.shards.folder import (
-    FolderContent,
     finish_folder,
     is_complete,
     start_writing,
     write_folder,
 )
+from mmcot_data.shards.folder_content import FolderContent
 from mmcot_data.shards.manifest import (
     FailedImage,
     Manifest,
     ShardCommit,
-    commit_path,
+    commit_name,
     write_commit,
 )
 from mmcot_data.shards.schema import FeatureSpec, PlanKey, ShardRecord
-from mmcot_data.shards.writer import write_shard
+from mmcot_data.shards.writable import Place, find_writable
+from mmcot_data.shards.writer import put_shard
 
 __all__ = [
     "FeatureSource",
@@ -35,6 +35,7 @@ __all__ = [
     "ShardPart",
     "ShardRows",
     "write_feature_set",
+    "write_part",
 ]
 
 Progress = Callable[[int, int], object]
@@ -85,12 +86,12 @@ class FeatureSource:
 
 
 def write_feature_set(
-    folder: Path, source: FeatureSource, on_progress: Progress | None = None
+    folder: Place, source: FeatureSource, on_progress: Progress | None = None
 ) -> Manifest:
     """Write a feature set; shards that are complete already are left as they are.
 
     Args:
-        folder: The feature set's folder.
+        folder: The feature set.
         source: What it is to hold.
         on_progress: Called after each shard.
 
@@ -127,40 +128,68 @@ def write_feature_set(
         )
 
 
-def _find_complete(
-    folder: Path, source: FeatureSource, content: FolderContent, file: str
-) -> ShardCommit | None:
-    commit = content.commits.get(file)
-    is_there = commit is not None and is_complete(folder, commit, source.spec, source.plan)
-    return commit if is_there else None
+def write_part(
+    place: Place, spec: FeatureSpec, plan: PlanKey, part: ShardPart, rows: ShardRows | None
+) -> ShardCommit:
+    """Write a shard, and then its commit record, which makes it complete.
 
+    The caller has claimed the shard, or holds the folder's lock.
 
-def _write_shard(folder: Path, source: FeatureSource, number: int) -> ShardCommit:
-    part = source.shards[number]
-    path = folder / part.file
-    commit_path(path).unlink(missing_ok=True)
+    Args:
+        place: The feature set.
+        spec: What made the features.
+        plan: What decides which row stands in which shard.
+        part: What the shard is to hold.
+        rows: Its rows; None if it has none.
+
+    Raises:
+        ShardError: If a row does not fit the spec or is not finite.
+        DiskFullError: If there is no room.
+        OSError: If writing fails for another reason, or the claim was lost.
+    """
+    folder = find_writable(place)
+    folder.remove(commit_name(part.file))
     digests: tuple[str, ...] = ()
-    if part.rows:
-        rows = source.read(number)
+    made_by = dict(part.made_by)
+    if rows is None:
+        folder.remove(part.file)
+        record = ShardRecord.without_rows(part.file, failed=len(part.failed))
+    else:
         digests = tuple(row.tobytes().hex() if row.any() else "" for row in rows.image_sha256_N32)
-        record = write_shard(
-            path,
+        record, etag = put_shard(
+            folder,
+            part.file,
             rows.features_NPD,
             rows.image_sha256_N32,
-            source.spec,
+            spec,
             num_patches_N=rows.num_patches_N,
             failed=len(part.failed),
         )
-    else:
-        record = ShardRecord.without_rows(part.file, failed=len(part.failed))
+        if etag is not None:
+            made_by["etag"] = etag
     commit = ShardCommit(
-        spec=source.spec,
-        plan=source.plan,
+        spec=spec,
+        plan=plan,
         shard=record,
         image_sha256=digests,
         pixel_sha256=part.pixel_sha256,
         failed=part.failed,
-        made_by=part.made_by,
+        made_by=made_by,
     )
-    write_commit(folder, commit)
+    write_commit(place, commit)
     return commit
+
+
+def _find_complete(
+    place: Place, source: FeatureSource, content: FolderContent, file: str
+) -> ShardCommit | None:
+    commit, found = content.commits.get(file), content.files.get(file)
+    if commit is None or not is_complete(place, commit, found, source.spec, source.plan):
+        return None
+    return commit
+
+
+def _write_shard(place: Place, source: FeatureSource, number: int) -> ShardCommit:
+    part = source.shards[number]
+    rows = source.read(number) if part.rows else None
+    return write_part(place, source.spec, source.plan, part, rows)

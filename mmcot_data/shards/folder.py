@@ -1,81 +1,44 @@
 """A feature set's folder from a writer's side: what is complete, what fits, how it is finished."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import replace
 
 import polars as pl
 
 from mmcot_data.errors import FolderLockedError, ShardError, SpecMismatchError
-from mmcot_data.files import file_sha256, write_parquet
-from mmcot_data.shards.containers import SUFFIXES
+from mmcot_data.shards.folder_content import FolderContent, read_folder
 from mmcot_data.shards.index import INDEX
-from mmcot_data.shards.lock import (
-    clear_claims,
-    find_worker,
-    lock_folder,
-    remove_half_written,
-)
 from mmcot_data.shards.manifest import (
     MANIFEST,
     PLAN,
     Manifest,
     PlanRecord,
     ShardCommit,
-    commit_path,
-    read_commit,
-    read_manifest,
-    read_plan,
+    commit_name,
+    parse_commit,
+    parse_manifest,
     write_manifest,
     write_plan,
 )
 from mmcot_data.shards.schema import FeatureSpec, PlanKey
+from mmcot_data.shards.writable import Place, StoredFile, WritableFolder, find_writable
 
 __all__ = [
-    "FolderContent",
     "check_folder",
     "finish_folder",
     "is_complete",
     "read_complete",
-    "read_folder",
     "refuse_artifact_root",
     "start_writing",
     "write_folder",
 ]
 
 
-_Record = TypeVar("_Record")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FolderContent:
-    """What the records of a feature set's folder say."""
-
-    manifest: Manifest | None
-    """None if it is unfinished."""
-    plan: PlanRecord | None
-    """What it is being made for; None if it is finished, or if nothing of it has been made and
-    nobody makes it."""
-    commits: Mapping[str, ShardCommit]
-    """By the name of the shard."""
-
-    def requests(self) -> list[tuple[FeatureSpec, PlanKey]]:
-        """What the folder was made for, as each record has it."""
-        records = (self.manifest, self.plan, *self.commits.values())
-        return [(record.spec, record.plan) for record in records if record is not None]
-
-    def failed(self) -> dict[tuple[str, str], str | None]:
-        """The planned pictures without a row: their digest by (question id, image role)."""
-        unread = () if self.plan is None else self.plan.unread
-        failed = (failure for commit in self.commits.values() for failure in commit.failed)
-        found: dict[tuple[str, str], str | None] = dict.fromkeys(unread)
-        return found | {(f.question_id, f.role): f.image_sha256 for f in failed}
-
-
 @contextmanager
-def write_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> Iterator[FolderContent]:
+def write_folder(place: Place, spec: FeatureSpec, key: PlanKey) -> Iterator[FolderContent]:
     """Write into a feature set, alone: its folder is locked, fits, and holds nothing half-written.
 
     Raises:
@@ -83,65 +46,35 @@ def write_folder(folder: Path, spec: FeatureSpec, key: PlanKey) -> Iterator[Fold
         SpecMismatchError: As ``check_folder``.
         ShardError: As ``check_folder``; or if it is an artifact root.
     """
-    refuse_artifact_root(folder)
-    with lock_folder(folder):
-        if (worker := find_worker(folder)) is not None:
+    folder = find_writable(place)
+    refuse_artifact_root(place)
+    with folder.lock():
+        if (worker := folder.find_worker()) is not None:
             raise FolderLockedError(
                 f"{folder} is being written by {worker}; wait until it has finished, or choose "
                 "another folder"
             )
-        content = read_folder(folder)
-        check_folder(folder, content, spec, key)
-        remove_half_written(folder)
+        content = read_folder(place)
+        check_folder(place, content, spec, key)
+        folder.remove_half_written(("",))
         yield content
 
 
-def read_folder(folder: Path) -> FolderContent:
-    """Read the manifest, the plan and all commit records of a folder; it may be absent.
-
-    Raises:
-        ShardError: If a record is damaged or of another format version.
-    """
-    paths = [
-        path
-        for path in sorted(folder.glob("*-of-*.json"))
-        if Path(path.stem).suffix in SUFFIXES.values()
-    ]
-    commits = {path.stem: _read_if_there(path, read_commit) for path in paths}
-    plan = _read_if_there(folder / PLAN, lambda _: read_plan(folder))
-    if plan is not None and not any(commits.values()) and find_worker(folder) is None:
-        plan = None
-    return FolderContent(
-        manifest=_read_if_there(folder / MANIFEST, lambda _: read_manifest(folder)),
-        plan=plan,
-        commits={file: commit for file, commit in commits.items() if commit is not None},
-    )
-
-
-def _read_if_there(path: Path, read: Callable[[Path], _Record]) -> _Record | None:
-    """None if there is no such file; another process may delete it at this moment."""
-    if not path.is_file():
-        return None
-    try:
-        return read(path)
-    except FileNotFoundError:
-        return None
-
-
-def refuse_artifact_root(folder: Path) -> None:
+def refuse_artifact_root(place: Place) -> None:
     """Keep the folder of a feature set apart from the one that holds feature sets.
 
     Raises:
         ShardError: If the folder is an artifact root.
     """
-    if (folder / "questions.parquet").exists() or any(folder.glob(f"*/{MANIFEST}")):
+    files = find_writable(place).files()
+    if "questions.parquet" in files or any(name.endswith(f"/{MANIFEST}") for name in files):
         raise ShardError(
-            f"{folder} is an artifact root, expected the folder of a feature set: give one in it, "
-            f"as {folder / 'NAME'}"
+            f"{place} is an artifact root, expected the folder of a feature set: give one in it, "
+            f"as {place}/NAME"
         )
 
 
-def check_folder(folder: Path, content: FolderContent, spec: FeatureSpec, key: PlanKey) -> None:
+def check_folder(folder: Place, content: FolderContent, spec: FeatureSpec, key: PlanKey) -> None:
     """Refuse a folder whose records belong to another request.
 
     Raises:
@@ -166,39 +99,69 @@ def check_folder(folder: Path, content: FolderContent, spec: FeatureSpec, key: P
 
 
 def start_writing(
-    folder: Path, spec: FeatureSpec, key: PlanKey, unread: Iterable[tuple[str, str]] = ()
+    place: Place, spec: FeatureSpec, key: PlanKey, unread: Iterable[tuple[str, str]] = ()
 ) -> None:
     """Note what an unfinished folder is being made for; a finished one becomes unfinished.
 
     Whoever wants to write something else into it is refused from now on, as long as there is a
     worker or a complete shard.
     """
-    write_plan(folder, PlanRecord(spec=spec, plan=key, unread=tuple(unread)))
-    (folder / MANIFEST).unlink(missing_ok=True)
+    write_plan(place, PlanRecord(spec=spec, plan=key, unread=tuple(unread)))
+    find_writable(place).remove(MANIFEST)
 
 
-def read_complete(folder: Path, file: str, spec: FeatureSpec, key: PlanKey) -> ShardCommit | None:
+def read_complete(place: Place, file: str, spec: FeatureSpec, key: PlanKey) -> ShardCommit | None:
     """The commit record of a shard, if the shard is complete and belongs to the request.
 
     Raises:
         ShardError: If the record is damaged.
     """
-    path = commit_path(folder / file)
-    if not path.is_file():
+    folder = find_writable(place)
+    name = commit_name(file)
+    data = folder.read([name]).get(name)
+    if data is None:
         return None
-    commit = read_commit(path)
-    return commit if is_complete(folder, commit, spec, key) else None
+    commit = parse_commit(data, f"{folder}/{name}")
+    return commit if is_complete(place, commit, folder.find(file), spec, key) else None
 
 
-def is_complete(folder: Path, commit: ShardCommit, spec: FeatureSpec, key: PlanKey) -> bool:
-    """Whether a commit record belongs to the request and its shard is there, in its size."""
-    path = folder / commit.shard.file
-    size = path.stat().st_size if path.is_file() else 0
-    return (commit.spec, commit.plan, commit.shard.file_nbytes) == (spec, key, size)
+def is_complete(
+    place: Place, commit: ShardCommit, found: StoredFile | None, spec: FeatureSpec, key: PlanKey
+) -> bool:
+    """Whether a commit record belongs to the request and its shard is there.
+
+    Its size must be right, and in object storage it must be the one of the record, not one that
+    another process put there.
+
+    Args:
+        place: The feature set.
+        commit: The record.
+        found: The shard's file; None if there is none.
+        spec: What makes the features.
+        key: What decides which row stands in which shard.
+    """
+    nbytes = 0 if found is None else found.nbytes
+    if (commit.spec, commit.plan, commit.shard.file_nbytes) != (spec, key, nbytes):
+        return False
+    return (
+        found is None
+        or None in (found.etag, commit.etag)
+        or _has_bytes(find_writable(place), commit, found)
+    )
+
+
+def _has_bytes(folder: WritableFolder, commit: ShardCommit, found: StoredFile) -> bool:
+    """Whether a shard has the bytes of its record, by what the store calls them if that is known.
+
+    The store may call a copy otherwise; then its digest decides.
+    """
+    if found.etag is not None and found.etag == commit.etag:
+        return True
+    return folder.sha256(commit.shard.file) == commit.shard.sha256
 
 
 def finish_folder(
-    folder: Path,
+    place: Place,
     *,
     spec: FeatureSpec,
     plan: PlanKey,
@@ -208,10 +171,12 @@ def finish_folder(
 ) -> Manifest:
     """Check every shard's bytes, write index.parquet, and last manifest.json.
 
-    Where the folder is finished already and holds the same, nothing is written.
+    On a disk the bytes are read; in object storage it is compared what the store calls them, which
+    it did when it received them with their checksum. Where the folder is finished already and holds
+    the same, nothing is written.
 
     Args:
-        folder: The feature set, with all of its shards and commit records.
+        place: The feature set, with all of its shards and commit records; locked.
         spec: What made the features.
         plan: What decided which row stands in which shard.
         request_sha256: Digest of the (question id, role, image) rows that were asked for.
@@ -222,32 +187,45 @@ def finish_folder(
         ShardError: If a shard's bytes are not those of its commit record.
         DiskFullError: If there is no room.
     """
+    folder = find_writable(place)
+    files = folder.files()
     shards = tuple(commit.shard for commit in commits if commit.shard.rows)
-    if (folder / MANIFEST).is_file() and (folder / INDEX).is_file():
-        found = read_manifest(folder)
+    if MANIFEST in files and INDEX in files:
+        found = parse_manifest(folder.read([MANIFEST])[MANIFEST], f"{folder}/{MANIFEST}")
         same = replace(found, spec=spec, plan=plan, request_sha256=request_sha256, shards=shards)
-        if found == same and found.index_sha256 == file_sha256(folder / INDEX):
-            clear_claims(folder)
+        if found == same and found.index_sha256 == folder.sha256(INDEX):
+            folder.clear_claims()
             return found
-    for record in shards:
-        path = folder / record.file
-        if (sha256 := file_sha256(path)) != record.sha256:
-            raise ShardError(
-                f"{path} is damaged: its sha256 is {sha256}, its commit record says "
-                f"{record.sha256}; delete {commit_path(path)} and run the same command again"
-            )
-    (folder / MANIFEST).unlink(missing_ok=True)
-    write_parquet(folder / INDEX, index)
+    for commit in commits:
+        if commit.shard.rows:
+            _check_bytes(folder, commit, files)
+    folder.remove(MANIFEST)
+    data = io.BytesIO()
+    index.write_parquet(data, metadata={})
+    folder.write(INDEX, [data.getbuffer()])
     manifest = Manifest(
         spec=spec,
         plan=plan,
         request_sha256=request_sha256,
-        index_sha256=file_sha256(folder / INDEX),
-        index_nbytes=(folder / INDEX).stat().st_size,
+        index_sha256=hashlib.sha256(data.getbuffer()).hexdigest(),
+        index_nbytes=data.getbuffer().nbytes,
         rows=sum(record.rows for record in shards),
         shards=shards,
     )
-    write_manifest(folder, manifest)
-    (folder / PLAN).unlink(missing_ok=True)
-    clear_claims(folder)
+    write_manifest(place, manifest)
+    folder.remove(PLAN)
+    folder.clear_claims()
     return manifest
+
+
+def _check_bytes(
+    folder: WritableFolder, commit: ShardCommit, files: Mapping[str, StoredFile]
+) -> None:
+    file = commit.shard.file
+    found = files.get(file)
+    if found is None or not _has_bytes(folder, commit, found):
+        problem = "absent" if found is None else f"damaged: its sha256 is {folder.sha256(file)}"
+        raise ShardError(
+            f"{folder}/{file} is {problem}, its commit record says {commit.shard.sha256}; delete "
+            f"{folder}/{commit_name(file)} and run the same command again"
+        )

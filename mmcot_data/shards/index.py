@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from mmcot_data.errors import ShardError
 from mmcot_data.files import file_sha256
-from mmcot_data.shards.manifest import Manifest
+from mmcot_data.shards.manifest import MANIFEST, Manifest
 from mmcot_data.shards.schema import list_differences
 
 __all__ = ["INDEX", "INDEX_SCHEMA", "PLACES", "read_index"]
 
 INDEX = "index.parquet"
-PLACES = ("question_id", "role", "shard", "row", "num_patches")
-"""The columns that say where features are."""
+PLACES = ("question_id", "role", "row", "num_patches")
+"""The columns that say, with ``number``, where features are."""
 
 INDEX_SCHEMA = pl.Schema(
     {
@@ -48,35 +49,34 @@ def read_index(
         The columns and ``number``: the place of ``shard`` in the manifest, null without features.
 
     Raises:
-        ShardError: If it is absent, another file, lacks columns, names a picture twice, or points
-            outside the shards.
+        ShardError: If it is absent, another file, lacks columns or ids, names a picture twice, or
+            points outside the shards.
     """
     if not path.is_file() or file_sha256(path) != manifest.index_sha256:
         raise ShardError(
             f"{path} is absent or not the one that manifest.json describes; restore it, or run "
             "what made the feature set again to write it anew"
         )
-    shards = pl.DataFrame(
-        {
-            "shard": [record.file for record in manifest.shards],
-            "number": range(len(manifest.shards)),
-            "_rows": [record.rows for record in manifest.shards],
-        },
-        schema={"shard": pl.String, "number": pl.Int32, "_rows": pl.Int32},
-    )
     found = pl.read_parquet_schema(path)
     known = {name: dtype for name, dtype in found.items() if name in INDEX_SCHEMA}
     if differences := list_differences(INDEX_SCHEMA, known):
         raise ShardError(f"{path}: its columns are not those of an index: {'; '.join(differences)}")
-    index = pl.read_parquet(path, columns=list(columns))
-    twice = index.filter(pl.struct("question_id", "role").is_duplicated())
+    files = [record.file for record in manifest.shards]
+    if len(set(files)) < len(files):
+        raise ShardError(f"the {MANIFEST} of {path} is damaged: it lists a shard more than once")
+    shards = pl.Enum(files)
+    number = pl.col("shard").cast(shards, strict=False).to_physical().cast(pl.Int32)
+    index = pl.scan_parquet(path).select(*columns, number=number).collect(engine="streaming")
+    if index["question_id"].has_nulls() or index["role"].has_nulls():
+        raise ShardError(f"{path} is damaged: a row has no question id or no image role")
+    twice = _find_twice(index)
     if twice.height:
         raise ShardError(
             f"{path} is damaged: {twice.height} rows share question and image role, the first for "
             f"question {twice['question_id'][0]!r}"
         )
-    index = index.join(shards, on="shard", how="left", maintain_order="left")
-    within = pl.col("row").is_between(0, pl.col("_rows"), closed="left") & pl.col(
+    rows = pl.Series([record.rows for record in manifest.shards], dtype=pl.Int32)
+    within = pl.col("row").is_between(0, pl.lit(rows).gather("number"), closed="left") & pl.col(
         "num_patches"
     ).is_between(1, manifest.spec.num_patches)
     lost = index.filter(pl.col("row").is_not_null() & ~within.fill_null(value=False))
@@ -86,4 +86,15 @@ def read_index(
             "have an impossible num_patches, "
             f"the first for question {lost['question_id'][0]!r}"
         )
-    return index.drop("_rows")
+    return index
+
+
+def _find_twice(index: pl.DataFrame) -> pl.DataFrame:
+    """Rows that share question id and role; only those whose hashes are equal are compared."""
+    hashes = index.select(pl.struct("question_id", "role").hash()).to_series().to_numpy()
+    ordered = np.sort(hashes)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(twice):
+        return index.clear()
+    suspects = index.filter(np.isin(hashes, twice))
+    return suspects.filter(pl.struct("question_id", "role").is_duplicated())

@@ -22,6 +22,7 @@ __all__ = [
     "claim_owner",
     "claim_shard",
     "clear_claims",
+    "describe_owner",
     "find_worker",
     "lock_folder",
     "present_worker",
@@ -146,10 +147,14 @@ def _claim_path(folder: Path, file: str) -> Path:
     return folder / f".{file}{_CLAIM_SUFFIX}"
 
 
+def describe_owner() -> str:
+    """This process, for people: process, machine, since when."""
+    return f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}"
+
+
 def _write_owner(descriptor: int) -> None:
-    owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}"
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, owner.encode())
+    os.write(descriptor, describe_owner().encode())
 
 
 def _read_owner(path: Path) -> str:

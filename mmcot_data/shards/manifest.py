@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcot_data.errors import ShardError
-from mmcot_data.sealed_json import parse_sealed_json, write_sealed_json
+from mmcot_data.sealed_json import parse_sealed_json, seal_json
 from mmcot_data.shards.schema import (
     FORMAT_VERSION,
     FeatureSpec,
@@ -16,6 +16,7 @@ from mmcot_data.shards.schema import (
     ShardRecord,
     parse_fields,
 )
+from mmcot_data.shards.writable import Place, find_writable
 
 __all__ = [
     "MANIFEST",
@@ -24,11 +25,13 @@ __all__ = [
     "Manifest",
     "PlanRecord",
     "ShardCommit",
+    "commit_name",
     "commit_path",
+    "parse_commit",
     "parse_manifest",
+    "parse_plan",
     "read_commit",
     "read_manifest",
-    "read_plan",
     "write_commit",
     "write_manifest",
     "write_plan",
@@ -99,7 +102,14 @@ class ShardCommit:
     """The pictures of the shard's part of the plan that have no row, in order."""
     made_by: Mapping[str, Any] = field(compare=False)
     """What computed the shard: version, batch size, device, threads. It may change the rounding of
-    features, and nothing else. Empty where it is not known."""
+    features, and nothing else. Empty where it is not known. In object storage ``etag`` is what the
+    store calls the shard's bytes."""
+
+    @property
+    def etag(self) -> str | None:
+        """What the store calls the shard's bytes; None if it was written on a disk."""
+        etag: str | None = self.made_by.get("etag")
+        return etag
 
     @property
     def planned(self) -> tuple[str, ...]:
@@ -156,34 +166,38 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     )
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Place, manifest: Manifest) -> None:
     """Write manifest.json, atomically; it is written last and makes the folder finished."""
-    write_sealed_json(folder / MANIFEST, {"format_version": FORMAT_VERSION, **asdict(manifest)})
+    _write_record(folder, MANIFEST, manifest)
 
 
-def read_plan(folder: Path) -> PlanRecord:
-    """Read plan.json of an unfinished feature set.
+def parse_plan(data: bytes, where: str) -> PlanRecord:
+    """What an unfinished feature set is made for, from the bytes of plan.json.
 
     Raises:
         ShardError: If it is damaged or of another format version.
     """
-    path = folder / PLAN
-    value = _parse_object(path.read_bytes(), PlanRecord, str(path))
+    value = _parse_object(data, PlanRecord, where)
     return PlanRecord(
-        spec=FeatureSpec.from_json(value["spec"], f"{path}: spec"),
-        plan=PlanKey.from_json(value["plan"], f"{path}: plan"),
+        spec=FeatureSpec.from_json(value["spec"], f"{where}: spec"),
+        plan=PlanKey.from_json(value["plan"], f"{where}: plan"),
         unread=tuple((question_id, role) for question_id, role in value["unread"]),
     )
 
 
-def write_plan(folder: Path, record: PlanRecord) -> None:
+def write_plan(folder: Place, record: PlanRecord) -> None:
     """Write plan.json, atomically."""
-    write_sealed_json(folder / PLAN, {"format_version": FORMAT_VERSION, **asdict(record)})
+    _write_record(folder, PLAN, record)
 
 
 def commit_path(shard: Path) -> Path:
     """Where the commit record of a shard stands."""
-    return shard.with_name(f"{shard.name}.json")
+    return shard.with_name(commit_name(shard.name))
+
+
+def commit_name(file: str) -> str:
+    """What the commit record of a shard is called."""
+    return f"{file}.json"
 
 
 def read_commit(path: Path) -> ShardCommit:
@@ -192,12 +206,21 @@ def read_commit(path: Path) -> ShardCommit:
     Raises:
         ShardError: If it is damaged or of another format version.
     """
-    value = _parse_object(path.read_bytes(), ShardCommit, str(path))
-    failed = (parse_fields(FailedImage, v, f"{path}: failed") for v in value["failed"])
+    return parse_commit(path.read_bytes(), str(path))
+
+
+def parse_commit(data: bytes, where: str) -> ShardCommit:
+    """The commit record from the bytes of its file; ``where`` names it in errors.
+
+    Raises:
+        ShardError: If it is damaged or of another format version.
+    """
+    value = _parse_object(data, ShardCommit, where)
+    failed = (parse_fields(FailedImage, v, f"{where}: failed") for v in value["failed"])
     return ShardCommit(
-        spec=FeatureSpec.from_json(value["spec"], f"{path}: spec"),
-        plan=PlanKey.from_json(value["plan"], f"{path}: plan"),
-        shard=ShardRecord.from_json(value["shard"], f"{path}: shard"),
+        spec=FeatureSpec.from_json(value["spec"], f"{where}: spec"),
+        plan=PlanKey.from_json(value["plan"], f"{where}: plan"),
+        shard=ShardRecord.from_json(value["shard"], f"{where}: shard"),
         image_sha256=tuple(value["image_sha256"]),
         pixel_sha256=tuple(value["pixel_sha256"]),
         failed=tuple(FailedImage(**fields) for fields in failed),
@@ -205,10 +228,14 @@ def read_commit(path: Path) -> ShardCommit:
     )
 
 
-def write_commit(folder: Path, commit: ShardCommit) -> None:
+def write_commit(folder: Place, commit: ShardCommit) -> None:
     """Write a shard's commit record, atomically; the shard itself must be in place already."""
-    path = commit_path(folder / commit.shard.file)
-    write_sealed_json(path, {"format_version": FORMAT_VERSION, **asdict(commit)})
+    _write_record(folder, commit_name(commit.shard.file), commit)
+
+
+def _write_record(folder: Place, name: str, record: Manifest | PlanRecord | ShardCommit) -> None:
+    data = seal_json({"format_version": FORMAT_VERSION, **asdict(record)})
+    find_writable(folder).write(name, [data])
 
 
 def _parse_object(data: bytes, cls: type[Any], where: str) -> dict[str, Any]:

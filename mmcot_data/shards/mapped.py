@@ -9,6 +9,7 @@ Shape suffixes: G = rows of the array (with gaps between shards), P = patches, D
 """
 
 import ctypes
+import errno
 import hashlib
 import math
 import mmap
@@ -98,7 +99,7 @@ class MappedRows:
         self.rows: npt.NDArray[np.floating[Any]] = flat.reshape(-1, *self._spec.row_shape)
         """The array (G, P, D), read-only. Only what ``prepare`` was called for may be read; the
         row ``zero`` is always zeros."""
-        self._state_G = np.full(self.zero + 1, _NEW, np.uint8)
+        self._state_G = np.zeros(self.zero + 1, np.uint8)  # _NEW; zeros take memory when changed
         self._state_G[self.zero] = _READ
         self._crc_G = np.zeros(self.zero, np.uint32)
         self._opened = [False] * len(self.records)
@@ -173,17 +174,26 @@ class MappedRows:
             return
         record, path, start = self.records[number], self.path(number), int(self.starts[number])
         with path.open("rb") as file:
-            head = file.read(record.data_offset)
-            file.seek(record.data_offset + record.data_nbytes)
-            tail = file.read()
             if self._check == "rows":
-                self._check_header(number, path, head + tail)
-            file.seek(record.crc_offset)
-            crc = np.frombuffer(file.read(4 * record.rows), "<u4")
-            self._crc_G[start : start + record.rows] = crc
+                head = file.read(record.data_offset)
+                file.seek(record.data_offset + record.data_nbytes)
+                self._check_header(number, path, head + file.read())
+                file.seek(record.crc_offset)
+                crc = np.frombuffer(file.read(4 * record.rows), "<u4")
+                self._crc_G[start : start + record.rows] = crc
             address = self.rows.ctypes.data + start * self._row_nbytes - self._shift
             offset = record.data_offset - self._shift
-            _map_file(file.fileno(), address, record.data_nbytes + self._shift, offset)
+            try:
+                _map_file(file.fileno(), address, record.data_nbytes + self._shift, offset)
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+                raise ShardError(
+                    f"{path}: the system gives this process no more memory maps, of which every "
+                    f"shard takes one; this feature set has {len(self.records):,} shards. Permit "
+                    "more (as root: sysctl -w vm.max_map_count=1000000), or make it anew with a "
+                    "larger --shard-size"
+                ) from error
         self._opened[number] = True
 
     def _check_row(self, row: int, row_PD: npt.NDArray[np.floating[Any]]) -> None:

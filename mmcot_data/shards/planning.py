@@ -15,6 +15,7 @@ __all__ = ["default_shard_size", "digest_json", "folder_name", "shard_files"]
 
 _SHARD_NBYTES = 256 * 2**20
 _MAX_SHARD_ROWS = 1024
+_MAX_SHARDS = 2**14
 
 
 def folder_name(encoder: str) -> str:
@@ -29,20 +30,33 @@ def folder_name(encoder: str) -> str:
     return name
 
 
-def default_shard_size(spec: FeatureSpec) -> int:
+def default_shard_size(spec: FeatureSpec, num_images: int = 0) -> int:
     """Rows in a full shard: the power of two that gives 256 MiB at most, 1,024 at most.
 
-    As powers of two, the shards of several encoders begin and end at the same pictures.
+    Where that made more than 16,384 shards, it is the smallest power of two that does not. Linux
+    grants a process 65,530 memory maps, and a reader needs one for each shard: so the features of
+    three encoders can be open at once.
+
+    As powers of two, the shards of several encoders begin and end at the same pictures, or some do.
+
+    Args:
+        spec: Shape and dtype of a row.
+        num_images: Distinct pictures.
     """
     row_nbytes = math.prod(spec.row_shape) * np.dtype(spec.dtype).itemsize
     rows = max(1, min(_MAX_SHARD_ROWS, _SHARD_NBYTES // row_nbytes))
-    return 1 << (rows.bit_length() - 1)
+    size = 1 << (rows.bit_length() - 1)
+    while size * _MAX_SHARDS < num_images:
+        size *= 2
+    return size
 
 
 def shard_files(plan: PlanKey) -> list[str]:
-    """The names of all shards of a plan, in order."""
+    """The names of all shards of a plan, in order, which is that of the names, too."""
     total = math.ceil(plan.num_images / plan.shard_size)
-    return [f"{n:05d}-of-{total:05d}{SUFFIXES[plan.format]}" for n in range(total)]
+    digits = max(5, len(str(total)))
+    suffix = SUFFIXES[plan.format]
+    return [f"{n:0{digits}d}-of-{total:0{digits}d}{suffix}" for n in range(total)]
 
 
 def digest_json(value: object) -> str:

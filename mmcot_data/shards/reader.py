@@ -4,7 +4,6 @@ Shape suffixes: B = batch, R = pictures side by side, P = patches of a question 
 row), D = feature width.
 """
 
-import itertools
 import resource
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -102,9 +101,9 @@ class FeatureSet:
         return iter(self._places.positions)
 
     @property
-    def question_ids(self) -> list[str]:
-        """Ids of the questions that have features, in the order of the index."""
-        return list(self._places.positions)
+    def question_ids(self) -> Sequence[str]:
+        """Ids of the questions that have features, in the order of the index; not copied."""
+        return self._places.positions
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -123,7 +122,7 @@ class FeatureSet:
             KeyError: If the question has no features.
             ShardError: If a shard is absent or damaged.
         """
-        position = self._places.positions.get(question_id)
+        position = self._places.positions.position(question_id)
         if position is None:
             raise KeyError(
                 f"question {question_id!r} has no features in this feature set; ids are strings"
@@ -136,7 +135,8 @@ class FeatureSet:
 
     def role_mask(self, question_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which pictures each question has: (B, R), in the order of ``roles`` if all are read."""
-        return self._places.rows_QR[self._find(question_ids)] != self._mapped.zero
+        positions = self._places.positions.find(question_ids)
+        return self._places.rows_QR[positions] != self._mapped.zero
 
     def gather(
         self, question_ids: Sequence[str], out: npt.NDArray[np.floating[Any]] | None = None
@@ -166,7 +166,7 @@ class FeatureSet:
             raise ValueError(
                 f"out is {out.dtype}{out.shape}, expected a contiguous {self.spec.dtype}{shape}"
             )
-        positions = self._find(question_ids)
+        positions = self._places.positions.find(question_ids)
         rows = self._places.rows_QR[positions].ravel()
         if self._hinted_batches > 0:
             self._hinted_batches -= 1
@@ -207,7 +207,7 @@ class FeatureSet:
         nbytes = 0
         row_nbytes = int(np.prod(self.row_shape)) * np.dtype(self.spec.dtype).itemsize
         for batch in batches:
-            rows = self._places.rows_QR[self._find(batch)].ravel()
+            rows = self._places.rows_QR[self._places.positions.find(batch)].ravel()
             self._mapped.will_need(rows, again=self._hinted_batches > 0)
             queue.append(batch)
             nbytes += len(batch) * row_nbytes
@@ -215,14 +215,6 @@ class FeatureSet:
                 nbytes -= len(queue[0]) * row_nbytes
                 yield queue.popleft()
         yield from queue
-
-    def _find(self, question_ids: Sequence[str]) -> npt.NDArray[np.intp]:
-        absent = len(self._places.positions)
-        found = map(self._places.positions.get, question_ids, itertools.repeat(absent))
-        positions = np.fromiter(found, np.intp, len(question_ids))
-        if isinstance(question_ids, str) or positions.max(initial=0) == absent:
-            _check_ids(question_ids)
-        return positions
 
     def _copy(self, rows: npt.NDArray[np.int64], rows_NPD: npt.NDArray[np.floating[Any]]) -> None:
         """Where rows that were read before have left the memory, hint at all rows for a while."""
@@ -232,15 +224,6 @@ class FeatureSet:
         self._mapped.take(rows, rows_NPD)
         if watched and _num_major_faults() > faults:
             self._hinted_batches = _HINTED_BATCHES
-
-
-def _check_ids(question_ids: Sequence[str]) -> None:
-    """Tell ids without features from what can't be ids."""
-    is_text = isinstance(question_ids, str)
-    if is_text or not all(isinstance(question_id, str) for question_id in question_ids):
-        raise TypeError(
-            f'question ids are {question_ids!r:.100}, expected a list of strings, as ["42", "7"]'
-        )
 
 
 def _num_major_faults() -> int:

@@ -7,7 +7,6 @@ of its own and closes it: a connection open at a fork would belong to both proce
 import asyncio
 import hashlib
 import importlib
-import logging
 import os
 import re
 import shutil
@@ -16,24 +15,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from textwrap import shorten
 from typing import TypeVar
 
 from filelock import FileLock
 
 from mmcot_data.errors import DiskFullError, ShardError, how_to_install
 from mmcot_data.files import replace_file
+from mmcot_data.shards.persistence import StoreError, diagnose, persist
 
 __all__ = ["FileCache", "is_remote", "read_remote"]
-
-logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 _BLOCK_NBYTES = 4 * 2**20
 _NUM_STREAMS = 4
 _DELAYS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
-_LONGEST_DELAY = 60.0
 _LONGEST_READ = 300.0  # seconds that one block may take
 
 
@@ -124,6 +120,8 @@ class FileCache:
                         left.unlink()  # by a process that was killed
                     file = _RemoteFile(url, storage_options)
                     replace_file(path, partial(file.download, sha256, nbytes, on_progress))
+        except StoreError:
+            raise
         except OSError as error:
             raise ShardError(
                 f"the cache {self.root} cannot be written ({error}); set MMCOT_CACHE to a folder "
@@ -151,7 +149,7 @@ class _RemoteFile:
         except ImportError as error:
             raise ShardError(f"{url}: {error}; {how_to_install('cloud')}") from error
         except Exception as error:
-            raise ShardError(f"cannot read {url}: {_diagnose(error)[0]}") from error
+            raise ShardError(f"cannot read {url}: {diagnose(error)[0]}") from error
 
     def run(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Await ``work`` on fsspec's event loop, with a client that is closed at the end."""
@@ -228,48 +226,9 @@ class _RemoteFile:
             await asyncio.gather(*coming, return_exceptions=True)
 
     async def _persist(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        delays = iter(_DELAYS)
-        while True:
-            try:
-                async with asyncio.timeout(_LONGEST_READ):
-                    return await call()
-            except Exception as error:
-                reason, is_transient = _diagnose(error)
-                delay = next(delays, None)
-                if delay is None or not is_transient:
-                    raise ShardError(f"cannot read {self._url}: {reason}") from error
-                asked = str((getattr(error, "headers", None) or {}).get("Retry-After", ""))
-                delay = min(max(delay, float(asked) if asked.isdecimal() else 0.0), _LONGEST_DELAY)
-                logger.warning("%s: %s; again in %.1f s", self._url, reason, delay)
-            await asyncio.sleep(delay)
-
-
-def _diagnose(error: Exception) -> tuple[str, bool]:
-    """What went wrong, in words, and whether another attempt may succeed."""
-    # aiohttp and gcsfs put the HTTP status into the error, s3fs into the cause as botocore has it.
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    if isinstance(response := getattr(error.__cause__, "response", None), dict):
-        status = response["ResponseMetadata"]["HTTPStatusCode"]
-    text = shorten(str(error), 500)
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file; check the URL", False
-    if status == 416:
-        return "the file is shorter than expected; upload it again", False
-    if (
-        status in (401, 403)
-        or isinstance(error, PermissionError)
-        or "Credentials" in type(error).__name__  # botocore and google.auth found none
-        or text.startswith("Forbidden")  # gcsfs
-    ):
-        return (
-            f"access is refused ({text}); set credentials in the environment or storage_options, "
-            "for a public bucket {'anon': True} or FSSPEC_S3_ANON=true (s3), {'token': 'anon'} or "
-            "FSSPEC_GS_TOKEN=anon (gs)"
-        ), False
-    is_final = isinstance(error, TypeError | ValueError) or (
-        isinstance(status, int) and status < 500 and status not in (408, 429)
-    )
-    return f"{type(error).__name__}: {text}", not is_final
+        return await persist(
+            call, f"cannot read {self._url}", delays=_DELAYS, longest_attempt=_LONGEST_READ
+        )
 
 
 def _has_size(path: Path, nbytes: int) -> bool:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from mmcot_data.shards.question_ids import QuestionIds
 from mmcot_data.shards.reader import FeatureSet
 
 __all__ = ["FeatureBatch", "FeatureLoader", "PatchFeatures", "RandomBatches"]
@@ -70,7 +71,7 @@ class RandomBatches:
     """Question ids in batches; each iteration has another order, which the seed decides.
 
     Args:
-        question_ids: The questions.
+        question_ids: The questions; ``features.question_ids`` are not copied.
         batch_size: Questions in a batch.
         seed: Of the orders.
         drop_last: Leave out a last batch that is smaller.
@@ -89,7 +90,8 @@ class RandomBatches:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        self.question_ids = list(question_ids)
+        is_fixed = isinstance(question_ids, QuestionIds)
+        self.question_ids = question_ids if is_fixed else list(question_ids)
         self.batch_size = batch_size
         self.drop_last = drop_last
         self._random = np.random.default_rng(seed)
@@ -99,10 +101,10 @@ class RandomBatches:
         return num_full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[list[str]]:
-        order = self._random.permutation(len(self.question_ids)).tolist()
+        order = self._random.permutation(len(self.question_ids))
         for batch in range(len(self)):
             part = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [self.question_ids[i] for i in part]
+            yield [self.question_ids[i] for i in part.tolist()]
 
 
 class FeatureBatch(NamedTuple):

@@ -5,19 +5,19 @@ Shape suffixes: N = images, P = patches, D = feature width.
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmcot_data.errors import ShardError
-from mmcot_data.files import replace_file
 from mmcot_data.shards.columns import ShardColumns
 from mmcot_data.shards.containers import SUFFIXES, frame_shard
 from mmcot_data.shards.schema import FeatureSpec, ShardRecord, StorageDtype
+from mmcot_data.shards.writable import DiskFolder, WritableFolder
 
-__all__ = ["cast_features", "write_shard"]
+__all__ = ["cast_features", "put_shard", "write_shard"]
 
 
 def cast_features(
@@ -48,10 +48,34 @@ def write_shard(
     num_patches_N: npt.NDArray[np.int32] | None = None,
     failed: int = 0,
 ) -> ShardRecord:
-    """Write a shard, atomically; the suffix of ``path`` decides the container.
+    """Write a shard on a disk: see ``put_shard``."""
+    record, _ = put_shard(
+        DiskFolder(path.parent),
+        path.name,
+        features_NPD,
+        image_sha256_N32,
+        spec,
+        num_patches_N=num_patches_N,
+        failed=failed,
+    )
+    return record
+
+
+def put_shard(
+    folder: WritableFolder,
+    file: str,
+    features_NPD: npt.NDArray[np.floating[Any]],
+    image_sha256_N32: npt.NDArray[np.uint8],
+    spec: FeatureSpec,
+    *,
+    num_patches_N: npt.NDArray[np.int32] | None = None,
+    failed: int = 0,
+) -> tuple[ShardRecord, str | None]:
+    """Write a shard, atomically; the suffix of its name decides the container.
 
     Args:
-        path: Final path, ending in ``.h5`` or ``.arrow``.
+        folder: Where to.
+        file: Its name, ending in ``.h5`` or ``.arrow``.
         features_NPD: Features in the spec's dtype, shape (N, P, D) with N of at least 1.
         image_sha256_N32: Sha256 of each picture's file, as (N, 32) bytes; zeros if unknown.
         spec: What made the features.
@@ -59,34 +83,33 @@ def write_shard(
         failed: Pictures of the shard's part of the plan without a row, for the record.
 
     Returns:
-        The shard's record; its commit record is the caller's to write. The checksums are of what
-        was given to the system to write, not of what the disk gives back.
+        The shard's record, and what object storage calls its bytes; its commit record is the
+        caller's to write. The checksums are of what was given to the system to write, not of what
+        the disk gives back.
 
     Raises:
         ShardError: If the arrays do not fit the spec, or a value is not finite.
         DiskFullError: If there is no room.
+        OSError: If writing fails for another reason.
 
-        After an error nothing is left at ``path``, or what was there before.
+        After an error there is no such file, or the one that was there before.
     """
-    if path.suffix not in SUFFIXES.values():
-        raise ShardError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES.values())}")
+    suffix = PurePath(file).suffix
+    if suffix not in SUFFIXES.values():
+        raise ShardError(f"{file}: expected a name that ends in {' or '.join(SUFFIXES.values())}")
     if num_patches_N is None:
         num_patches_N = np.full(len(features_NPD), spec.num_patches, np.int32)
-    columns = ShardColumns.of(features_NPD, image_sha256_N32, num_patches_N, spec, path.name)
+    columns = ShardColumns.of(features_NPD, image_sha256_N32, num_patches_N, spec, file)
     _check_finite(features_NPD, [row.tobytes().hex() for row in image_sha256_N32])
-    frame = frame_shard(path.suffix, columns, spec)
+    frame = frame_shard(suffix, columns, spec)
     features = columns.features_NPD.data.cast("B")
+    parts = (frame.head, features, frame.tail)
     digest = hashlib.sha256()
-
-    def write(tmp: Path) -> None:
-        with tmp.open("wb") as file:
-            for part in (frame.head, features, frame.tail):
-                digest.update(part)
-                file.write(part)
-
-    replace_file(path, write)
-    return ShardRecord(
-        file=path.name,
+    for part in parts:
+        digest.update(part)
+    etag = folder.write(file, parts)
+    record = ShardRecord(
+        file=file,
         rows=len(features_NPD),
         failed=failed,
         data_offset=len(frame.head),
@@ -96,6 +119,7 @@ def write_shard(
         sha256=digest.hexdigest(),
         header_sha256=hashlib.sha256(frame.head + frame.tail).hexdigest(),
     )
+    return record, etag
 
 
 def _check_finite(

@@ -1,4 +1,5 @@
 import inspect
+import os
 import sys
 from importlib.metadata import entry_points
 from typing import Annotated, get_args, get_origin, get_type_hints
@@ -107,6 +108,18 @@ def test_hook_leaves_other_programs_alone(argv0, orig_argv, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", [*orig_argv, "deployment", "run", SHORT])
     setup_environment(ctx=None)
     assert sys.argv == [argv0, "deployment", "run", SHORT]
+
+
+@pytest.mark.parametrize(("said", "then"), [(None, "1"), ("0", "0"), ("1", "1"), ("", "")])
+def test_no_usage_data_unless_the_user_says_so(said, then, monkeypatch):
+    """Would catch a user's explicit wish that is overruled."""
+    monkeypatch.setenv("DO_NOT_TRACK", "x")  # so that it is restored however it is set here
+    if said is None:
+        monkeypatch.delenv("DO_NOT_TRACK")
+    else:
+        monkeypatch.setenv("DO_NOT_TRACK", said)
+    setup_environment(ctx=None)
+    assert os.environ["DO_NOT_TRACK"] == then
 
 
 def test_prefect_finds_the_plugin():

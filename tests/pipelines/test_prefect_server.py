@@ -1,6 +1,7 @@
 """The commands of the documentation, literally, with a real server and a real worker.
 
-This also notices a version of a dependency with which Prefect's server does not start.
+This also notices a version of a dependency with which Prefect's server does not start, and a
+process that asks for a host elsewhere.
 """
 
 import os
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lookups import read_lookups, record_lookups
 
 from mmcot_data.shards import open_features
 from pipelines.local_prefect import LocalPrefectError, local_prefect
@@ -42,10 +44,11 @@ def wait_until(condition, seconds):
 @pytest.mark.server
 @pytest.mark.skipif(not PROC.exists(), reason="looks at processes in /proc")
 def test_flow_runs_by_its_short_name_and_everything_ends(sample, tmp_path):
+    """Would catch commands that fail, processes that are left, and look-ups of other hosts."""
     home, out = tmp_path / "prefect", tmp_path / "shards"
     run = ["deployment", "run", "extract-features"]
     parameters = ["-p", "encoder=tiny", "-p", f"data={sample}", "-p", f"out={out}"]
-    with local_prefect(home) as prefect:
+    with local_prefect(home, record_lookups(tmp_path)) as prefect:
         output = prefect.run(*run, "--watch", *parameters)
         assert "Flow run finished successfully in 'Completed'." in output
         assert f"mmcot-train --features {out}/tiny" in output, "the log is shown too"
@@ -55,6 +58,11 @@ def test_flow_runs_by_its_short_name_and_everything_ends(sample, tmp_path):
         prefect.run(*run, *parameters)
         wait_until(lambda: any("prefect.engine" in line for line in processes_of(home)), 30)
     wait_until(lambda: not processes_of(home), 5)
+
+    lookups = set(read_lookups(tmp_path))
+    assert not [lookup for lookup in lookups if lookup.is_outside]
+    for command in ("server start", "worker start", "deploy ", "deployment run", "prefect.engine"):
+        assert any(command in lookup.command for lookup in lookups), f"{command} was not watched"
 
 
 FAKE_PREFECT = """\

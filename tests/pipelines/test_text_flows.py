@@ -17,7 +17,7 @@ from mmcot_data.scienceqa import read_scienceqa
 from pipelines.caption_images import caption_images_flow
 from pipelines.download_scienceqa import download_scienceqa
 from pipelines.generate_rationales import generate_rationales
-from pipelines.work_progress import artifact_name
+from pipelines.page import artifact_key
 
 # Prefect's synchronous client does not close its connections.
 pytestmark = pytest.mark.filterwarnings(
@@ -45,7 +45,7 @@ def artifact(key):
 
 def test_keys_of_artifacts_are_what_prefect_takes():
     """Prefect refuses capitals, underscores and dots, which producers' names may have."""
-    assert artifact_name("captions", "Qwen_3.8B", "x") == "captions-qwen-3-8b-x"
+    assert artifact_key("captions", "Qwen_3.8B", "x") == "captions-qwen-3-8b-x"
 
 
 def test_download_makes_the_data_set_once_and_says_what_it_proved(sample, tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_download_makes_the_data_set_once_and_says_what_it_proved(sample, tmp_pa
         assert hosts.num_gets() == before
     drawn, read = read_scienceqa(sample), read_scienceqa(out)
     assert [q.question_id for q in read.questions] == [q.question_id for q in drawn.questions]
-    summary = artifact(artifact_name("download", "data", "summary"))
+    summary = artifact(artifact_key("download", "data", "summary"))
     assert "CC BY-NC-SA 4.0" in summary
     assert float(artifact("download-data-bytes")) == 100
 
@@ -103,6 +103,8 @@ def test_captions_are_those_of_the_command(sample, root, tmp_path):
     captions = dict(table.filter(role="question").select("question_id", "caption").iter_rows())
     assert all(captions[row["question"]] == row["caption"] for row in shown)
     assert float(artifact("captions-tiny-progress")) == 100
+    assert artifact("captions-tiny-failures") == []
+    assert "--captions tiny" in artifact("captions-tiny-summary")
 
 
 def test_gold_rationales_and_a_run_that_changes_nothing(root):
