@@ -6,6 +6,7 @@ import textwrap
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from mmcot_model.settings.values import kind_of, plain_value
 __all__ = ["read_config_file", "write_config_file"]
 
 _FORMATS = (".yaml", ".yml", ".toml", ".json")
+_LINE_BREAKS = frozenset("\x85\u2028\u2029")
+"""Of YAML, beside those of ASCII; only if they are escaped are they read as they are."""
 _COMMENT = textwrap.TextWrapper(98, break_on_hyphens=False)
 _HEAD = """\
 # Settings of a run of mmcot-train {version}. To train with them again:
@@ -89,13 +92,13 @@ def write_config_file(path: Path, config: TrainConfig) -> None:
 
 
 def _yaml_line(name: str, value: Any) -> str:
-    plain, width = plain_value(value), sys.maxsize
+    plain = plain_value(value)
+    is_readable = not _LINE_BREAKS.intersection(json.dumps(plain, ensure_ascii=False))
+    dump = partial(yaml.safe_dump, allow_unicode=is_readable, width=sys.maxsize)
     if isinstance(plain, list):
-        listed: str = yaml.safe_dump(
-            plain, default_flow_style=True, allow_unicode=True, width=width
-        )
+        listed: str = dump(plain, default_flow_style=True)
         return f"{name}: {listed.rstrip()}"
-    dumped: str = yaml.safe_dump({name: plain}, allow_unicode=True, width=width)
+    dumped: str = dump({name: plain})
     return dumped.rstrip("\n")
 
 

@@ -62,6 +62,14 @@ def test_what_is_written_is_read(config, tmp_path_factory):
     assert TrainConfig(**read_config_file(path)) == config
 
 
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\u2029", "é\x85\n", "\ufeff", "é: - #"])
+def test_text_with_line_breaks_of_unicode_is_read(text, tmp_path):
+    """Would catch a line break that YAML knows and that is folded to a space."""
+    config = replace(CONFIG, model=text, image_roles=(text, "question"))
+    write_config_file(tmp_path / "train.yaml", config)
+    assert TrainConfig(**read_config_file(tmp_path / "train.yaml")) == config
+
+
 def test_the_file_holds_every_field_with_a_comment(tmp_path):
     """Would catch a field that is not saved, and a line that other YAML readers see otherwise."""
     write_config_file(tmp_path / "train.yaml", CONFIG)
