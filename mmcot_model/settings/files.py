@@ -4,7 +4,7 @@ import json
 import sys
 import textwrap
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -94,12 +94,10 @@ def write_config_file(path: Path, config: TrainConfig) -> None:
 def _yaml_line(name: str, value: Any) -> str:
     plain = plain_value(value)
     is_readable = not _LINE_BREAKS.intersection(json.dumps(plain, ensure_ascii=False))
-    dump = partial(yaml.safe_dump, allow_unicode=is_readable, width=sys.maxsize)
+    dump: Callable[..., str] = partial(yaml.safe_dump, allow_unicode=is_readable, width=sys.maxsize)
     if isinstance(plain, list):
-        listed: str = dump(plain, default_flow_style=True)
-        return f"{name}: {listed.rstrip()}"
-    dumped: str = dump({name: plain})
-    return dumped.rstrip("\n")
+        return f"{name}: {dump(plain, default_flow_style=True).rstrip()}"
+    return dump({name: plain}).rstrip("\n")
 
 
 def _read_mapping(path: Path) -> Mapping[Any, Any]:
