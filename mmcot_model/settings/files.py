@@ -4,9 +4,8 @@ import json
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +93,16 @@ def write_config_file(path: Path, config: TrainConfig) -> None:
 def _yaml_line(name: str, value: Any) -> str:
     plain = plain_value(value)
     is_readable = not _LINE_BREAKS.intersection(json.dumps(plain, ensure_ascii=False))
-    dump: Callable[..., str] = partial(yaml.safe_dump, allow_unicode=is_readable, width=sys.maxsize)
+
+    def dump(value: Any, *, in_one_line: bool) -> str:
+        text: str = yaml.safe_dump(
+            value, allow_unicode=is_readable, width=sys.maxsize, default_flow_style=in_one_line
+        )
+        return text.rstrip("\n")
+
     if isinstance(plain, list):
-        return f"{name}: {dump(plain, default_flow_style=True).rstrip()}"
-    return dump({name: plain}).rstrip("\n")
+        return f"{name}: {dump(plain, in_one_line=True)}"
+    return dump({name: plain}, in_one_line=False)
 
 
 def _read_mapping(path: Path) -> Mapping[Any, Any]:
