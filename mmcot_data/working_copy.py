@@ -31,8 +31,9 @@ def working_copy(root: Path | str, names: Sequence[str]) -> Iterator[Path]:
         return
     store = ObjectStore(root)
     with tempfile.TemporaryDirectory(prefix="mmcot-") as folder:
+        # In this order: what changes in between is refused, not overwritten.
+        found = {name: store.find(name) for name in names}
         before = store.read(names)
-        found = {name: store.find(name) for name in before}
         for name, data in before.items():
             write_bytes(Path(folder, name), data)
         try:
@@ -42,5 +43,5 @@ def working_copy(root: Path | str, names: Sequence[str]) -> Iterator[Path]:
         for name in names:
             path = Path(folder, name)
             if path.exists() and (data := path.read_bytes()) != before.get(name):
-                there = found.get(name)
+                there = found[name]
                 store.put(name, [data], only_if="*" if there is None else there.etag)

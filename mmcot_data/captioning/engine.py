@@ -108,7 +108,7 @@ class _Generation:
         for half in halves:
             texts = self._caption(half)
             if texts is None:
-                raise GenerationError(self._explain(batch))
+                raise GenerationError(self._explain(len(batch), len(half)))
             captions += texts
         return captions
 
@@ -125,17 +125,17 @@ class _Generation:
         make_room()
         return None
 
-    def _explain(self, batch: "list[ModelInputs]") -> str:
+    def _explain(self, size: int, half: int) -> str:
         device = self._captioner.environment()["device"]
         advice = "captions that are made stay"
-        if len(batch) == 1:
+        if half == 1:
             return (
                 f"not even one picture can be captioned in the memory of {device}: use less beams "
                 f"or another --device; {advice}"
             )
         return (
-            f"a batch of {len(batch)} pictures does not fit into the memory of {device}, nor does "
-            f"half of it: use --batch-size {max(1, len(batch) // 4)} or less beams; {advice}"
+            f"a batch of {size} pictures does not fit into the memory of {device}, nor does half "
+            f"of it: use --batch-size {half // 2} or less beams; {advice}"
         )
 
 

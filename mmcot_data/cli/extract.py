@@ -181,7 +181,10 @@ def _add_storage_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the stored features (default: %(default)s)",
     )
     storage.add_argument(
-        "--shard-size", type=int, metavar="ROWS", help="default: 256 MiB and 1024 rows at most"
+        "--shard-size",
+        type=int,
+        metavar="ROWS",
+        help="default: 256 MiB, 1,024 rows at most; more where there would be over 16,384 shards",
     )
 
 
@@ -249,6 +252,11 @@ def _print_summary(summary: "ExtractionSummary", dtype: str) -> None:
         )
     else:
         text += "all of it was there already"
+    if summary.num_halved:
+        shards = f"{summary.num_halved} shard{'s' if summary.num_halved != 1 else ''}"
+        text += (
+            f"; short of memory: {shards} with batches in halves, a smaller --batch-size is faster"
+        )
     print(text)
     if summary.num_failed:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.failed.items())

@@ -70,7 +70,10 @@ def add_parser(commands: Subcommands) -> None:
     storage = parser.add_argument_group("storage")
     storage.add_argument("--format", choices=get_args(Container), default="hdf5")
     storage.add_argument(
-        "--shard-size", type=_positive, metavar="ROWS", help="default: 256 MiB, 1024 rows at most"
+        "--shard-size",
+        type=_positive,
+        metavar="ROWS",
+        help="default: 256 MiB, 1,024 rows at most; more where there would be over 16,384 shards",
     )
 
 

@@ -45,7 +45,8 @@ class ExtractionConfig:
     dtype: StorageDtype = "float16"
     """Of the stored features."""
     shard_size: int | None = None
-    """Pictures in a shard; None gives shards of 256 MiB at most, and of 1,024 pictures at most."""
+    """Pictures in a shard; None gives shards of 256 MiB, 1,024 rows at most; more where there
+    would be over 16,384 shards."""
     batch_size: int | None = None
     """Pictures encoded together, fewer where they are more elongated than 2:1; None is 8 on a CPU
     and 64 on a GPU."""

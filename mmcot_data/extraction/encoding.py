@@ -107,9 +107,10 @@ class Encoding:
     def _encode_halves(self, shard: ShardInProgress, batch: ReadyBatch) -> None:
         """Encode the halves of a batch one after the other, each alone in memory."""
         self.finish()
+        if not shard.num_halved:  # later batches are not tried whole: nothing has failed since
+            make_room()
         shard.num_halved += 1
         for half in batch.halves():
-            make_room()
             features_BPD = _encode(shard.encoder, half)
             if features_BPD is None:
                 raise EncoderError(_explain_out_of_memory(shard, batch, half))
@@ -142,7 +143,7 @@ def _explain_out_of_memory(shard: ShardInProgress, batch: ReadyBatch, half: Read
     _, _, height, width = batch.pixels_BCHW.shape
     device = shard.encoder.environment()["device"]
     size = f"{height} x {width} pixels"
-    if len(batch.positions) == 1:
+    if len(half.positions) == 1:
         return (
             f"{shard.encoder.name}: not even one picture of {size} fits into the memory of "
             f"{device}; free memory on it, or choose another --device"

@@ -9,8 +9,8 @@ from mmcot_data.extraction.pending import check_request, find_commit, find_pendi
 from mmcot_data.extraction.plan import ExtractionPlan
 from mmcot_data.extraction.shard import ShardInProgress
 from mmcot_data.shards.folder import refuse_artifact_root, start_writing
-from mmcot_data.shards.folder_content import read_folder
-from mmcot_data.shards.manifest import ShardCommit, commit_name
+from mmcot_data.shards.folder_content import FolderContent, read_folder
+from mmcot_data.shards.manifest import commit_name
 from mmcot_data.shards.writable import Claim, WritableFolder, find_writable
 
 __all__ = [
@@ -58,7 +58,7 @@ def begin_extraction(
                 folder.remove_half_written(_RECORDS)
                 start_writing(plan.folder, plan.spec, plan.key, plan.unread)
                 for number in pending:
-                    _discard(plan, number, content.commits.get(plan.shards[number].file))
+                    _discard(plan, number, content)
         yield pending
 
 
@@ -77,15 +77,21 @@ def _patient_lock(
         yield
 
 
-def _discard(plan: ExtractionPlan, number: int, commit: ShardCommit | None) -> None:
-    """Delete the record of a shard that is to be made again, unless that has begun."""
-    if commit is None:
-        return
+def _discard(plan: ExtractionPlan, number: int, content: FolderContent) -> None:
+    """Delete the record of a shard that is to be made again, unless that has begun.
+
+    A listing is no picture of one moment: it may show a record, and not yet its shard.
+    """
     folder, file = find_writable(plan.folder), plan.shards[number].file
+    commit = content.commits.get(file)
+    if commit is None or folder.find(file) != content.files.get(file):
+        return
     if (claim := folder.claim(file)) is not None:
-        if find_commit(plan.shard_task(number)) == commit:
-            folder.remove(commit_name(file))
-        claim.release()
+        try:
+            if find_commit(plan.shard_task(number)) == commit:
+                folder.remove(commit_name(file))
+        finally:
+            claim.release()
 
 
 def describe_busy(plan: ExtractionPlan, number: int) -> str:
@@ -129,13 +135,13 @@ class FeatureSetInProgress:
             task = self.plan.shard_task(number)
             if (claim := find_writable(task.folder).claim(task.shard.file)) is None:
                 continue
-            self.pending.remove(number)
+            self._claims[number] = claim  # at once, so that it is given up after any error
             if is_made(task, find_commit(task)):
-                claim.release()
+                self._claims.pop(number).release()
                 found += len(task.shard.images)
             else:
-                self._claims[number] = claim
                 claimed.append(ShardInProgress(task, self.encoder))
+            self.pending.remove(number)
         return claimed, found
 
     def release(self, shard: ShardInProgress) -> None:

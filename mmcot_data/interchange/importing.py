@@ -91,7 +91,8 @@ def import_features(
             the pictures' digests and sizes, and the licence, and its tables are written into
             ``out``. Without it every picture of a file that knows no roles is a question's.
         container: Of the shards.
-        shard_size: Rows in a shard; None gives shards of 256 MiB, of 1,024 rows at most.
+        shard_size: Rows in a shard; None gives shards of 256 MiB, 1,024 rows at most; more where
+            there would be over 16,384 shards.
         on_progress: Called after each shard.
 
     Raises:

@@ -93,7 +93,7 @@ class Bucket:
         future = asyncio.run_coroutine_threadsafe(connected(), filesystem.loop)
         try:
             return future.result()
-        except KeyboardInterrupt:
+        except BaseException:  # an interrupt: what ``work`` itself raised has ended it
             if future.cancel():
                 ended.wait(_LONGEST_CLEAN_UP)
             raise

@@ -56,7 +56,7 @@ def write_folder(place: Place, spec: FeatureSpec, key: PlanKey) -> Iterator[Fold
             )
         content = read_folder(place)
         check_folder(place, content, spec, key)
-        folder.remove_half_written(("",))
+        folder.remove_half_written()
         yield content
 
 

@@ -24,6 +24,9 @@ __all__ = ["FolderContent", "read_folder", "read_shards"]
 
 _Record = TypeVar("_Record")
 
+_NUM_READ = 256
+"""Commit records that are in memory as they stand in their files."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderContent:
@@ -86,10 +89,12 @@ def read_shards(place: Place, shards: Sequence[str]) -> FolderContent:
 
 
 def _read_commits(folder: WritableFolder, files: Iterable[str]) -> dict[str, ShardCommit]:
-    found = folder.read(map(commit_name, _commits(files)))
-    return {
-        PurePath(name).stem: parse_commit(data, f"{folder}/{name}") for name, data in found.items()
-    }
+    names = [commit_name(shard) for shard in _commits(files)]
+    found = {}
+    for start in range(0, len(names), _NUM_READ):
+        for name, data in folder.read(names[start : start + _NUM_READ]).items():
+            found[PurePath(name).stem] = parse_commit(data, f"{folder}/{name}")
+    return found
 
 
 def _commits(files: Iterable[str]) -> list[str]:

@@ -58,13 +58,13 @@ class Lease:
         """
         lease = cls(store, name)
         try:
-            lease._write(only_if="*")
+            lease._write(only_if="*", patient=True)
         except ChangedError:
             found = store.find(name)
             if found is None or is_held(found):
                 return None
             try:
-                lease._write(only_if=found.etag)
+                lease._write(only_if=found.etag, patient=True)
             except ChangedError:
                 return None
             lease.taken_over = True
@@ -88,7 +88,7 @@ class Lease:
     def conditions_hold(self) -> bool:
         """Whether the store refuses what a condition forbids; not all do."""
         try:
-            self._write(only_if="*")
+            self._write(only_if="*", patient=True)
         except ChangedError:
             return True
         return False
@@ -100,9 +100,11 @@ class Lease:
         if self._is_lost:
             return
         try:
-            self._store.remove(self._name, self._etag)
-        except ChangedError:
-            pass  # it was lost, and belongs to another process
+            try:
+                self._store.remove(self._name, self._etag)
+            except ChangedError:  # by a process that has taken it over, or by a late renewal
+                if (found := self._find_own()) is not None:
+                    self._store.remove(self._name, found.etag)
         except ShardError as error:
             logger.warning("%s; others wait for %.0f s", error, LEASE_SECONDS)
 
@@ -121,13 +123,17 @@ class Lease:
         try:
             self._write(only_if=self._etag)
         except ChangedError:
-            found = self._store.find(self._name)
-            if found is None or found.metadata.get(_TOKEN) != self._token:
+            if (found := self._find_own()) is None:
                 raise
-            # An earlier attempt had come through, and its answer had not.
             self._write(only_if=found.etag)
 
-    def _write(self, only_if: str) -> None:
+    def _find_own(self) -> StoredObject | None:
+        """The object if it is this lease's, by a renewal that came through without its answer."""
+        found = self._store.find(self._name)
+        is_own = found is not None and found.metadata.get(_TOKEN) == self._token
+        return found if is_own else None
+
+    def _write(self, only_if: str, *, patient: bool = False) -> None:
         """Put the object; its bytes, and so its ETag, are never those of an earlier one."""
         with self._writing:
             started = time.clock_gettime(_CLOCK)
@@ -138,7 +144,7 @@ class Lease:
                 [json.dumps(content).encode()],
                 only_if=only_if,
                 metadata={_TOKEN: self._token},
-                patient=only_if == "*",
+                patient=patient,
             )
             self._renewed = started
 
@@ -149,5 +155,12 @@ def is_held(found: StoredObject) -> bool:
 
 
 def read_owner(content: bytes | None) -> str:
-    """Who holds a lease, for people; ``content`` is None if nobody does any more."""
-    return "another process" if content is None else str(json.loads(content)["owner"])
+    """Who holds a lease, for people; ``content`` is None if nobody does any more.
+
+    The lock of a local folder that was copied into the bucket holds a text, or nothing.
+    """
+    if not content:
+        return "another process"
+    if not content.startswith(b"{"):
+        return content.decode(errors="replace")
+    return str(json.loads(content)["owner"])

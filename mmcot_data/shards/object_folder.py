@@ -1,7 +1,8 @@
 """A feature set's folder in object storage, for those who write.
 
-An object appears whole. A shard and its commit record are only put where there is none: a process
-that lost its claim, while it slept, can't replace what another one has made since.
+An object appears whole. A shard and its commit record are only put where there is none, and the
+folder's own records only where the one that was looked at still is: a process that lost its claim,
+while it slept, can't replace what another one has made since.
 """
 
 import logging
@@ -84,26 +85,27 @@ class ObjectFolder:
     def write(self, name: str, parts: Sequence[Buffer]) -> str:
         """Put an object; that of a claimed shard after removing what was there."""
         lease = self._permission(name)
-        if lease is self._held.get(_LOCK):
-            lease.check()
-            return self._store.put(name, parts)
+        is_claimed = lease is not self._held.get(_LOCK)
         for _ in range(_ATTEMPTS):
-            self.remove(name)
+            if is_claimed:
+                self.remove(name)
+            found = None if is_claimed else self._store.find(name)
             lease.check()
             try:
-                return self._store.put(name, parts, only_if="*")
+                return self._store.put(name, parts, only_if=found.etag if found else "*")
             except ChangedError:
-                continue  # by a process that had the claim before, and has lost it
+                continue  # by a process that had the claim or the lock before, and has lost it
         raise StoreError(f"{self.url}/{name}: another process writes it without a claim")
 
     def remove(self, name: str) -> None:
         """Remove an object if it is there."""
         found = self._store.find(name)
-        self._permission(name).check()
+        lease = self._permission(name)
+        lease.check()
         if found is not None:
-            self._store.remove(name, found.etag)
+            self._store.remove(name, found.etag, lease.check)
 
-    def remove_half_written(self, names: Sequence[str]) -> None:
+    def remove_half_written(self, names: Sequence[str] | None = None) -> None:
         """Abort uploads that were not completed, so that nobody pays for their parts."""
         self._store.abort_uploads(names)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -205,8 +205,14 @@ class ObjectStore:
 
         return self._bucket.run(work)
 
-    def remove(self, name: str, etag: str) -> None:
+    def remove(self, name: str, etag: str, check: Callable[[], object] = lambda: None) -> None:
         """Remove an object if it is still the one with this ETag, or there is none.
+
+        Args:
+            name: Of the object.
+            etag: What it must be.
+            check: Called before each attempt; what it raises is raised. Equal bytes of another
+                writer have the same ETag: the condition alone does not spare them.
 
         Raises:
             ChangedError: If there is another one.
@@ -214,6 +220,7 @@ class ObjectStore:
 
         async def work(client: Any) -> None:
             async def attempt() -> None:
+                check()
                 try:
                     await client.delete_object(**self._bucket.key(name), IfMatch=etag)
                 except Exception as error:
@@ -236,9 +243,9 @@ class ObjectStore:
             raise ChangedError(f"{self.url}/{name}")
         await client.delete_object(**self._bucket.key(name))
 
-    def abort_uploads(self, names: Iterable[str]) -> None:
-        """Delete the parts of uploads of these objects that were not completed."""
-        wanted = {self._bucket.prefix + name for name in names}
+    def abort_uploads(self, names: Iterable[str] | None) -> None:
+        """Delete the parts of uploads of these objects, of all if None, that are not complete."""
+        wanted = None if names is None else {self._bucket.prefix + name for name in names}
 
         async def work(client: Any) -> None:
             position: dict[str, str] = {}
@@ -253,7 +260,7 @@ class ObjectStore:
                     "list uploads to",
                 )
                 for started in page.get("Uploads", ()):
-                    if started["Key"] in wanted:
+                    if wanted is None or started["Key"] in wanted:
                         await abort_upload(
                             self._bucket, client, started["Key"], started["UploadId"]
                         )

@@ -106,8 +106,8 @@ class WritableFolder(Protocol):
         """Delete a file if it is there; the caller has claimed it or holds the lock."""
         ...
 
-    def remove_half_written(self, names: Sequence[str]) -> None:
-        """Delete what killed processes left of files that nobody writes."""
+    def remove_half_written(self, names: Sequence[str] | None = None) -> None:
+        """Delete what killed processes left of files that nobody writes; of all if None."""
         ...
 
     def lock(self, wait: float = 0.0) -> AbstractContextManager[None]:
@@ -198,9 +198,9 @@ class DiskFolder:
         """Delete a file if it is there."""
         (self.path / name).unlink(missing_ok=True)
 
-    def remove_half_written(self, names: Sequence[str]) -> None:
+    def remove_half_written(self, names: Sequence[str] | None = None) -> None:
         """Delete temporary files."""
-        for name in names:
+        for name in ("",) if names is None else names:
             remove_half_written(self.path, name)
 
     def lock(self, wait: float = 0.0) -> AbstractContextManager[None]:

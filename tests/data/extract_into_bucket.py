@@ -10,7 +10,7 @@ from pathlib import Path
 from fake_encoder import FakeEncoder
 
 from mmcot_data.encoders.base import EncoderConfig
-from mmcot_data.extraction import ExtractionConfig, extract_features
+from mmcot_data.extraction import ExtractionConfig, ShardTask, extract_features, extract_shard
 from mmcot_data.shards import lease, uploads
 
 
@@ -47,3 +47,9 @@ def main(
         barrier.wait(60)
     extract_features(config, encoder=encoder)
     results.send(sum(shape[0] for shape in encoder.batches))
+
+
+def make_shard(environment: Mapping[str, str], task: ShardTask, results: Connection) -> None:
+    """Make one shard, and send its commit record."""
+    os.environ.update(environment)
+    results.send(extract_shard(task, FakeEncoder()))

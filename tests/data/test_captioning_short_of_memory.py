@@ -7,6 +7,7 @@ from fake_captioner import FakeCaptioner
 from mmcot_data.captioning import CaptionConfig, CaptionerConfig
 from mmcot_data.captioning.engine import generate_captions
 from mmcot_data.captioning.run import caption_images
+from mmcot_data.cli.captions.generate import _print_summary
 from mmcot_data.errors import GenerationError
 from mmcot_data.extraction.decode import decode_scanned
 from mmcot_data.extraction.prepare import open_pictures, scan_source
@@ -72,8 +73,9 @@ def test_a_half_that_does_not_fit_is_an_error_that_names_a_batch_size(images):
     with pytest.raises(GenerationError, match=r"batch of 8 .* half of it: use --batch-size 2 or"):
         caption(images, captioner, 8)
     assert captioner.asked == [8, 4]
-    with pytest.raises(GenerationError, match="not even one picture"):
-        caption(images, SmallCaptioner(0, "gpu"), 1)
+    for batch_size in (1, 2):
+        with pytest.raises(GenerationError, match="not even one picture"):
+            caption(images, SmallCaptioner(0, "gpu"), batch_size)
 
 
 def test_other_errors_are_not_taken_for_a_want_of_memory(images):
@@ -90,7 +92,7 @@ def test_other_errors_are_not_taken_for_a_want_of_memory(images):
     assert captioner.batch_sizes == [4]
 
 
-def test_halved_batches_are_recorded(data, tmp_path):
+def test_halved_batches_are_recorded_and_told(data, tmp_path, capsys):
     """Would catch a run whose slowness nobody could explain afterwards."""
     config = CaptionConfig(
         data=data, out=tmp_path, captioner=CaptionerConfig(name="tiny"), batch_size=6
@@ -99,3 +101,5 @@ def test_halved_batches_are_recorded(data, tmp_path):
     assert summary.num_halved > 1
     [run] = read_made_by(summary.path)["runs"]
     assert (run["batch_size"], run["halved_batches"]) == (6, summary.num_halved)
+    _print_summary(summary)
+    assert f"short of memory: {summary.num_halved} batches in halves" in capsys.readouterr().out

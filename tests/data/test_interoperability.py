@@ -125,6 +125,7 @@ def test_torch_takes_a_row_without_a_copy(tmp_path):
     np.testing.assert_array_equal(row[0].numpy(), features[1])
 
 
+@pytest.mark.slow
 def test_ray_data(tmp_path):
     """In a process of its own: Ray starts a cluster."""
     pytest.importorskip("ray")

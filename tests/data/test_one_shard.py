@@ -15,11 +15,13 @@ from mmcot_data.extraction import (
     begin_extraction,
     extract_shard,
     load_planned_encoder,
+    making,
     open_pictures,
     prepare_extraction,
     scan_source,
     wait_for_others,
 )
+from mmcot_data.shards.folder_content import read_folder
 from mmcot_data.shards.lock import claim_shard
 
 
@@ -91,6 +93,22 @@ def test_a_shard_that_was_given_up_is_returned(plan):
         for number in (1, 2):
             extract_shard(plan.shard_task(number), FakeEncoder())
         assert wait_for_others(plan, [0, 1, 2]) == []
+
+
+def test_a_record_stays_whose_shard_came_during_the_listing(plan, monkeypatch):
+    """Catches a second process that deletes what the first one has just made."""
+    with begin_extraction(plan, FakeEncoder()):
+        extract_shard(plan.shard_task(1), FakeEncoder())
+
+        def list_early(place):
+            content = read_folder(place)
+            files = {n: file for n, file in content.files.items() if n != plan.shards[1].file}
+            return replace(content, files=files)
+
+        monkeypatch.setattr(making, "read_folder", list_early)
+        with begin_extraction(plan, FakeEncoder()) as pending:
+            assert pending == [0, 1, 2]
+            assert wait_for_others(plan, [1]) == []
 
 
 def test_a_worker_with_another_encoder_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from fake_encoder import FakeEncoder, make_data
 
+from mmcot_data import cli
 from mmcot_data.encoders.base import EncoderConfig
 from mmcot_data.errors import EncoderError
 from mmcot_data.extraction import (
@@ -101,9 +102,11 @@ def test_half_a_batch_that_does_not_fit_is_explained(data, tmp_path):
 
 
 def test_one_picture_that_does_not_fit_is_explained(data, tmp_path):
-    config = config_for(data, tmp_path / "a", batch_size=1)
-    with pytest.raises(EncoderError, match="not even one picture of 16 x 16 pixels"):
-        extract_features(config, encoder=SmallEncoder(room=0))
+    """Catches advice that fails again: --batch-size 1, when half a batch was one picture."""
+    for batch_size in (1, 2):
+        config = config_for(data, tmp_path / "a", batch_size=batch_size)
+        with pytest.raises(EncoderError, match="not even one picture of 16 x 16 pixels"):
+            extract_features(config, encoder=SmallEncoder(room=0))
 
 
 def test_another_error_is_not_taken_for_it(data, tmp_path):
@@ -165,6 +168,14 @@ def test_memory_of_the_failed_attempt_is_free_for_the_halves(data, tmp_path, mon
     finally:
         gc.enable()
     assert len(alive) > 3
+
+
+def test_the_command_tells_of_it(data, tmp_path, monkeypatch, capsys):
+    """Catches a run whose slowness nobody could explain."""
+    monkeypatch.setattr("mmcot_data.extraction.run.load_encoder", lambda _: SmallEncoder(room=2))
+    out = ["--out", str(tmp_path / "a"), "--shard-size", "10", "--batch-size", "4"]
+    assert cli.main(["extract", str(data), "--encoder", "tiny", *out]) == 0
+    assert "short of memory: 2 shards with batches in halves" in capsys.readouterr().out
 
 
 def test_one_task_makes_one_shard(data, tmp_path):

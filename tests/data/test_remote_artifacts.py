@@ -1,87 +1,49 @@
 """A bucket as artifact root: written over HTTP to a real S3 server (moto), by the real client."""
 
 import hashlib
-import itertools
 import json
 import multiprocessing
 import os
 import pickle
 import signal
-import tempfile
 import time
 from base64 import b64encode
 
 import extract_into_bucket
 import pytest
 from fake_encoder import FakeEncoder, make_data, picture_path
-from object_storage import serve_objects
 
 from mmcot_data import cli
 from mmcot_data.encoders.base import EncoderConfig
 from mmcot_data.errors import (
     DataError,
     ExtractionError,
-    FolderLockedError,
     ShardError,
     SpecMismatchError,
 )
-from mmcot_data.extraction import ExtractionConfig, Reports, extract_feature_sets, extract_features
+from mmcot_data.extraction import (
+    ExtractionConfig,
+    Reports,
+    begin_extraction,
+    extract_feature_sets,
+    extract_features,
+    extract_shard,
+    finish_extraction,
+    open_pictures,
+    prepare_extraction,
+    scan_source,
+    wait_for_others,
+)
 from mmcot_data.scienceqa import read_scienceqa
-from mmcot_data.shards import lease, open_features, uploads
-from mmcot_data.shards.lease import Lease
+from mmcot_data.shards import open_features, uploads
 from mmcot_data.shards.manifest import commit_name
 from mmcot_data.shards.object_folder import ObjectFolder
-from mmcot_data.shards.object_store import ChangedError, ObjectStore
+from mmcot_data.shards.object_store import ObjectStore
 from mmcot_data.shards.persistence import StoreError
 from mmcot_data.tables import write_tables
 
-NAMES = itertools.count()
 NUM = 24
 FILES = [f"{number:05d}-of-00003.h5" for number in range(3)]
-
-
-@pytest.fixture(scope="module")
-def served():
-    with serve_objects() as server:
-        yield server
-
-
-@pytest.fixture
-def environment(served, tmp_path):
-    return {
-        "AWS_ACCESS_KEY_ID": "test-key",
-        "AWS_SECRET_ACCESS_KEY": "secret-test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": served.url,
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "AWS_MAX_ATTEMPTS": "1",
-        "MMCOT_CACHE": str(tmp_path / "cache"),
-        "TMPDIR": str(tmp_path / "tmp"),
-    }
-
-
-@pytest.fixture
-def server(served, environment, monkeypatch, tmp_path):
-    """The server as the environment's S3; clients are quick to try again."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("mmcot_data.shards.bucket._DELAYS", (0.01, 0.02, 0.03))
-    monkeypatch.setattr("mmcot_data.shards.object_folder._POLL_SECONDS", 0.02)
-    served.asked.clear()
-    served.fail = lambda _: None
-    served.lose_answer = lambda _: False
-    served.ignores_conditions = False
-    return served
-
-
-@pytest.fixture
-def bucket(server):
-    name = f"bucket-{next(NAMES)}"
-    server.make_bucket(name)
-    return name
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +108,7 @@ def assert_equal(server, bucket, local):
     assert server.uploads(bucket) == []
 
 
-@pytest.mark.parametrize("container", ["hdf5", "arrow"])
+@pytest.mark.parametrize("container", ["hdf5", pytest.param("arrow", marks=pytest.mark.slow)])
 def test_a_bucket_holds_what_a_folder_would(
     server, bucket, data, local, tmp_path, monkeypatch, container
 ):
@@ -213,6 +175,7 @@ def test_a_shard_of_one_writer_with_the_record_of_another_is_made_again(server, 
     assert_equal(server, full, local)
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_changed_before_the_end_is_found(server, full, data):
     server.remove(full, "shards/fake/manifest.json")
     content = server.objects(full)[f"shards/fake/{FILES[2]}"][::-1]
@@ -226,6 +189,7 @@ def test_a_shard_that_is_changed_before_the_end_is_found(server, full, data):
         extract(data, f"s3://{full}/shards")
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_bucket_is_complete(server, full, data, local):
     """The store may call the bytes of a copy otherwise; catches making everything anew."""
     other = f"{full}-copy"
@@ -241,6 +205,7 @@ def test_a_copy_of_a_bucket_is_complete(server, full, data, local):
     assert_equal(server, other, local)
 
 
+@pytest.mark.slow
 def test_repaired_pictures_replace_their_shard(server, bucket, data, tmp_path):
     """Catches a shard that stays because there is one, or one without a row's digest."""
     copy = tmp_path / "copy"
@@ -255,6 +220,7 @@ def test_repaired_pictures_replace_their_shard(server, bucket, data, tmp_path):
     assert "9" in open_features(f"s3://{bucket}/shards/fake")
 
 
+@pytest.mark.slow
 def test_another_request_is_refused(server, full, data):
     with pytest.raises(SpecMismatchError, match=r"s3://full.*\n.*layer"):
         extract(data, f"s3://{full}/shards", FakeEncoder(layer="other"))
@@ -322,62 +288,25 @@ def test_an_answer_that_is_lost_is_no_refusal(server, bucket, data, local, monke
     assert without_makers(files) == without_makers(local)
 
 
+@pytest.mark.slow
 def test_a_failed_upload_leaves_no_parts(server, bucket, data, local, monkeypatch):
     """Catches parts that stay to be paid for, and a shard of some of its parts."""
     monkeypatch.setattr(uploads, "PART_NBYTES", 2500)
 
     def refuse(asked):
-        return (500, "InternalError") if asked.query.get("partNumber") == ["3"] else None
+        is_third = asked.key.endswith(".h5") and asked.query.get("partNumber") == ["3"]
+        return (500, "InternalError") if is_third else None
 
     server.fail = refuse
-    with pytest.raises(StoreError, match=rf"^cannot write s3://{bucket}/.*500|InternalError"):
+    with pytest.raises(
+        StoreError, match=rf"^cannot write s3://{bucket}/shards/fake/.*InternalError"
+    ):
         extract(data, f"s3://{bucket}/shards")
     assert server.uploads(bucket) == []
     assert not [name for name in server.objects(bucket) if name.endswith(".h5")]
     server.fail = lambda _: None
     extract(data, f"s3://{bucket}/shards")
     assert_equal(server, bucket, local)
-
-
-def test_a_claim_excludes_and_is_free_again(server, bucket):
-    folder, other = (ObjectFolder(f"s3://{bucket}/set") for _ in range(2))
-    claim = folder.claim(FILES[0])
-    assert other.claim(FILES[0]) is None
-    assert other.claimed(FILES) == {FILES[0]}
-    assert f"process {os.getpid()} on" in other.owner(FILES[0])
-    second = other.claim(FILES[1])
-    claim.release()
-    again = other.claim(FILES[0], wait=5)
-    for each in (second, again):
-        each.release()
-    with (
-        folder.lock(),
-        pytest.raises(FolderLockedError, match=f"process {os.getpid()}"),
-        other.lock(),
-    ):
-        pass
-    with folder.present_worker():
-        assert f"process {os.getpid()}" in other.find_worker()
-    assert other.find_worker() is None
-    assert server.objects(bucket) == {}
-
-
-def test_a_claim_is_renewed_as_long_as_it_is_held(server, bucket, monkeypatch):
-    """Catches a lease that runs out under a long shard, and one that stays after its end."""
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)
-    folder, other = (ObjectFolder(f"s3://{bucket}/set") for _ in range(2))
-    claim = folder.claim(FILES[0])
-    end = time.monotonic() + 3.2
-    while time.monotonic() < end:
-        assert other.claim(FILES[0]) is None
-        time.sleep(0.1)
-    claim.release()
-    assert other.claim(FILES[0]) is not None
-
-
-def kill(server, bucket, key):
-    """The owner of a claim renews it no more; by the server's clock that was two minutes ago."""
-    server.age(bucket, key, 120)
 
 
 def test_what_a_dead_machine_claimed_is_taken_over(server, bucket, data, local, monkeypatch):
@@ -391,7 +320,7 @@ def test_what_a_dead_machine_claimed_is_taken_over(server, bucket, data, local, 
 
     def die(busy):
         told.extend(busy)
-        kill(server, bucket, key)
+        server.age(bucket, key, 120)
 
     config = ExtractionConfig(
         data=data,
@@ -406,52 +335,7 @@ def test_what_a_dead_machine_claimed_is_taken_over(server, bucket, data, local, 
     assert_equal(server, bucket, local)
 
 
-def test_who_lost_a_claim_writes_nothing(server, bucket):
-    """A machine that slept. Catches a shard that replaces the one of whoever took over."""
-    asleep, awake = (ObjectFolder(f"s3://{bucket}/set") for _ in range(2))
-    lost = asleep.claim(FILES[0])
-    kill(server, bucket, f"set/.{FILES[0]}.claim")
-    claim = awake.claim(FILES[0])
-    awake.write(FILES[0], [b"new"])
-    awake.write(commit_name(FILES[0]), [b"new record"])
-    held = asleep._held[FILES[0]]
-    # It has not noticed yet, and believes that its lease is fresh.
-    with pytest.raises(ChangedError):
-        held._store.put(FILES[0], [b"old"], only_if="*")
-    with pytest.raises(ChangedError):
-        held._renew()
-    held._renewed -= lease.LEASE_SECONDS
-    for write in (
-        lambda: asleep.write(FILES[0], [b"old"]),
-        lambda: asleep.remove(FILES[0]),
-        lambda: asleep.remove(commit_name(FILES[0])),
-    ):
-        with pytest.raises(StoreError, match="the claim of this process was lost"):
-            write()
-    held._is_lost = True
-    lost.release()
-    assert awake.claimed(FILES) == {FILES[0]}
-    claim.release()
-    assert server.objects(bucket, "set/") == {
-        FILES[0]: b"new",
-        commit_name(FILES[0]): b"new record",
-    }
-
-
-def test_of_many_takers_of_a_dead_claim_one_gets_it(server, bucket):
-    store = ObjectStore(f"s3://{bucket}/set")
-    server.put(bucket, "set/claim", b"{}")
-    kill(server, bucket, "set/claim")
-    found = store.find("claim")
-    taken = Lease.take(store, "claim")
-    assert taken is not None
-    assert taken.taken_over
-    assert Lease.take(store, "claim") is None
-    with pytest.raises(ChangedError):  # who had looked before
-        store.put("claim", [b"{}"], only_if=found.etag)
-    taken.release()
-
-
+@pytest.mark.slow
 def test_a_store_that_ignores_conditions_is_told_of(server, bucket, data, local, caplog):
     server.ignores_conditions = True
     extract(data, f"s3://{bucket}/shards")
@@ -469,6 +353,7 @@ def test_a_store_that_refuses_conditions_is_refused(server, bucket, data):
         extract(data, f"s3://{bucket}/shards")
 
 
+@pytest.mark.slow
 def test_conditions_of_deletion_are_not_needed(server, bucket, data, local):
     server.fail = lambda asked: (
         (501, "NotImplemented")
@@ -503,6 +388,7 @@ def test_what_cannot_be_written_to_is_refused(data, out, capsys):
         assert "expected" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_commands(server, bucket, data, capsys):
     root = f"s3://{bucket}/shards"
     assert cli.main(["questions", str(data), "--out", root]) == 0
@@ -545,6 +431,42 @@ def start(environment, data, bucket, *, shard_size=8, barrier=None):
     process = CONTEXT.Process(target=extract_into_bucket.main, args=arguments)
     process.start()
     return process, receiver
+
+
+def run_elsewhere(environment, task):
+    """Make a shard in a process that knows nothing but its task."""
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(
+        target=extract_into_bucket.make_shard, args=(environment, task, sender)
+    )
+    process.start()
+    commit = receiver.recv()
+    process.join()
+    return commit
+
+
+def run_here(environment, task):
+    return extract_shard(pickle.loads(pickle.dumps(task)), FakeEncoder(), wait=False)
+
+
+@pytest.mark.parametrize("run", [run_here, pytest.param(run_elsewhere, marks=pytest.mark.slow)])
+def test_shards_are_made_from_their_tasks(server, environment, bucket, data, local, run):
+    """A flow's way, on Dask or Ray in other processes. Catches a task that lacks its bucket."""
+    root = f"s3://{bucket}/shards"
+    config = ExtractionConfig(
+        data=data, out=root, encoder=EncoderConfig(name="fake"), shard_size=8, batch_size=3
+    )
+    write_tables(read_scienceqa(data), root)
+    scanned = scan_source(open_pictures(config))
+    plan, encoder = prepare_extraction(config, FakeEncoder(), scanned)
+    with begin_extraction(plan, encoder) as pending:
+        assert pending == [0, 1, 2]
+        commits = [run(environment, plan.shard_task(number)) for number in pending]
+        assert wait_for_others(plan, pending) == []
+        summary = finish_extraction(plan)
+    assert [commit.shard.file for commit in commits] == FILES
+    assert summary.num_distinct == NUM
+    assert_equal(server, bucket, local)
 
 
 @pytest.mark.slow

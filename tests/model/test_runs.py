@@ -132,6 +132,7 @@ def test_help_teaches(capsys):
     assert "QCM-E" in text
 
 
+@pytest.mark.slow
 def test_training_needs_no_image_library_and_no_prefect(artifacts, tmp_path):
     """Blocks the imports and trains two steps of each stage in a fresh process."""
     script = (

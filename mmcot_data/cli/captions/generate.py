@@ -200,6 +200,9 @@ def _print_summary(summary: "CaptionSummary") -> None:
         text += f"{summary.num_made} made in {summary.seconds:.1f} s ({rate:.1f} pictures/s)"
     else:
         text += "all of it was there already"
+    if summary.num_halved:
+        batches = f"{summary.num_halved} batch{'es' if summary.num_halved != 1 else ''}"
+        text += f"; short of memory: {batches} in halves, a smaller --batch-size is faster"
     print(text)
     if summary.num_failed:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.failed.items())
