@@ -12,10 +12,14 @@ from mmcot_data.extraction import ExtractionConfig, extract_features
 
 
 class SlowEncoder(FakeEncoder):
-    """Leaves time to be killed."""
+    """Leaves time to be killed, or for others to join."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
 
     def encode(self, pixels_BCHW):
-        time.sleep(0.004)
+        time.sleep(self.seconds)
         return super().encode(pixels_BCHW)
 
 
@@ -39,7 +43,7 @@ def main(
         batch_size=batch_size,
         max_failures="100%",
     )
-    encoder = SlowEncoder()
+    encoder = SlowEncoder(0.004 if barrier is None else 0.03)
     summary = extract_features(config, encoder=encoder)
     encoded = sum(shape[0] for shape in encoder.batches)
     results.send((summary.num_extracted, encoded, summary.num_distinct))
