@@ -1,7 +1,10 @@
-"""The flow ``caption-images``: captions of a data set's pictures by a model."""
+"""The flow ``caption-images``: captions of a data set's pictures by a model.
+
+PyTorch is imported only in a run, as in ``extract_features``.
+"""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -12,8 +15,6 @@ from pydantic import Field
 
 from mmcot_data.captioning import CAPTIONERS, CaptionConfig, CaptionerConfig
 from mmcot_data.captioning.config import CaptionPrecision
-from mmcot_data.captioning.finished import read_failures
-from mmcot_data.captioning.run import CaptionReports, CaptionSummary, caption_images
 from mmcot_data.captions import read_captions
 from mmcot_data.encoders.base import Alpha
 from mmcot_data.errors import MmcotError
@@ -23,6 +24,9 @@ from pipelines.outcomes import fail, is_io_error
 from pipelines.page import artifact_key, artifact_link, command_text, summary_table
 from pipelines.quantities import count_text, duration_text, rate_text
 from pipelines.work_progress import WorkProgress
+
+if TYPE_CHECKING:
+    from mmcot_data.captioning.run import CaptionSummary
 
 __all__ = ["caption_images_flow"]
 
@@ -42,7 +46,9 @@ _MAX_FAILURES_SHOWN = 500
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def _caption(config: CaptionConfig) -> CaptionSummary:
+def _caption(config: CaptionConfig) -> "CaptionSummary":
+    from mmcot_data.captioning.run import CaptionReports, caption_images
+
     key = artifact_key("captions", config.producer_name, "progress")
     progress = WorkProgress(key, "distinct pictures captioned", unit_of_rate="pictures")
     try:
@@ -78,7 +84,7 @@ def caption_images_flow(
     splits: tuple[str, ...] = (),
     roles: tuple[str, ...] = (),
     max_failures: _Failures = "1%",
-) -> State[CaptionSummary]:
+) -> "State[CaptionSummary]":
     """Caption the pictures of a data set and write captions/<producer>.parquet.
 
     Interrupted, killed or failed, a new run with the same parameters continues. Equal pictures are
@@ -145,7 +151,7 @@ def caption_images_flow(
     return Completed(message=text, data=summary)
 
 
-def _counts(summary: CaptionSummary) -> str:
+def _counts(summary: "CaptionSummary") -> str:
     text = (
         f"{count_text(summary.num_captions)} of {count_text(summary.num_images)} pictures have "
         "captions; "
@@ -158,14 +164,16 @@ def _counts(summary: CaptionSummary) -> str:
     )
 
 
-def _halved_text(summary: CaptionSummary) -> str:
+def _halved_text(summary: "CaptionSummary") -> str:
     return (
         f"memory was short: {count_text(summary.num_halved)} batches were captioned in halves; "
         "a smaller batch_size would be faster"
     )
 
 
-def _publish(config: CaptionConfig, summary: CaptionSummary) -> None:
+def _publish(config: CaptionConfig, summary: "CaptionSummary") -> None:
+    from mmcot_data.captioning.finished import read_failures
+
     producer = config.producer_name
     keys = {
         part: artifact_key("captions", producer, part)

@@ -1,9 +1,14 @@
-"""The flow ``extract-features``: its parameters; ``extraction_run`` is what it does with them."""
+"""The flow ``extract-features``: its parameters; ``extraction_run`` is what it does with them.
+
+Prefect imports this file to deploy the flow, and in a process of its own for each run that is
+cancelled or crashes, which keeps its place until then. So PyTorch is imported only in a run.
+"""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
@@ -11,14 +16,14 @@ from pydantic import Field
 from mmcot_data.encoders import ENCODERS, EncoderConfig, Precision
 from mmcot_data.encoders.base import Alpha, Backend, Resizer
 from mmcot_data.errors import MmcotError
-from mmcot_data.extraction import ExtractionConfig
 from mmcot_data.shards.remote import is_remote
 from mmcot_data.shards.schema import Container, StorageDtype
 from mmcot_data.sources import Layout
-from pipelines import artifacts
-from pipelines.extraction_run import ExtractionState, run_extraction
 from pipelines.outcomes import fail
 from pipelines.task_runners import RunnerName, WorkersConfig
+
+if TYPE_CHECKING:
+    from mmcot_data.extraction import ExtractionSummary
 
 __all__ = ["extract_features"]
 
@@ -64,7 +69,7 @@ def extract_features(
     runner: RunnerName = "threads",
     address: str | None = None,
     num_workers: Annotated[int, Field(ge=1, le=1024)] | None = None,
-) -> ExtractionState:
+) -> "State[ExtractionSummary]":
     """Compute patch features of all pictures of a data set and write them as shards.
 
     Interrupted, killed or failed, a new run with the same parameters continues.
@@ -99,6 +104,10 @@ def extract_features(
             a Ray cluster on this machine. Empty starts a cluster here and ends it.
         num_workers: Of a cluster that is started here; empty means one for each GPU, else one.
     """
+    from mmcot_data.extraction import ExtractionConfig
+    from pipelines import artifacts
+    from pipelines.extraction_run import run_extraction
+
     try:
         workers = WorkersConfig(
             runner=runner, address=address, num_workers=num_workers, device=device

@@ -22,7 +22,6 @@ from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.logging.handlers import APILogHandler
@@ -38,12 +37,9 @@ from pipelines.outcomes import check_failed, is_io_error
 from pipelines.shard_work import WorkedShard
 from pipelines.task_runners import TaskWorkers, WorkersConfig, start_workers
 
-__all__ = ["ExtractionState", "run_extraction"]
+__all__ = ["run_extraction"]
 
 _MAX_SUBMITTED = 512  # a shard of 1,024 pictures is 170 kB for the scheduler of a cluster
-
-ExtractionState = State[ExtractionSummary]
-"""How the flow ends. A worker that is given the flow imports this class from where it was made."""
 
 _Outcome = WorkedShard | BaseException | None
 """What became of a shard: complete, failed, or made by another process."""

@@ -313,6 +313,7 @@ def unused_port():
         return server.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_unreachable_cluster_fails_the_run_in_seconds(finished, sample, root, unused_port):
     """Where all shards are there, no cluster is needed."""
     address = f"tcp://127.0.0.1:{unused_port}"

@@ -3,6 +3,8 @@
 import copy
 import functools
 import inspect
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -165,3 +167,16 @@ def test_work_pool_is_the_default_one_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     default = project["tool"]["prefect"]["deployments"]["default_work_pool_name"]
     assert {entry["work_pool"]["name"] for entry in ENTRIES} == {default}
+
+
+def test_flows_are_imported_without_what_computes():
+    """Prefect imports a flow's file in a new process before it says that a run is cancelled.
+
+    Would catch PyTorch there: the place of a run is held for the seconds that this takes.
+    """
+    names = [name.replace("-", "_") for name in DEPLOYMENTS]
+    code = (
+        f"import sys, {', '.join(f'pipelines.{name}' for name in names)}\n"
+        "assert not sys.modules.keys() & {'torch', 'transformers', 'timm', 'ray', 'distributed'}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -150,7 +150,7 @@ def test_signal_ends_everything_that_was_started(sent, sigint, returncode, start
     assert script.stdout.readline() == "running\n"
     wait_until(lambda: any(line.startswith("sleep") for line in processes_of(home)), 10)
     os.kill(script.pid, sent)
-    assert script.wait(20) == returncode
+    assert script.wait(60) == returncode
     assert processes_of(home) == []
 
 

@@ -51,6 +51,7 @@ def prepared(prefect_server, tmp_path_factory):
     return folder, state, page("summary")
 
 
+@pytest.mark.slow
 def test_a_failed_encoder_does_not_lose_the_others(prepared):
     """Would catch a night that ends at its first step, and a list that does not say what to do."""
     folder, state, summary = prepared
@@ -68,6 +69,7 @@ def test_a_failed_encoder_does_not_lose_the_others(prepared):
     assert "cannot be loaded" in summary or "hf:/no/such/model: " in summary
 
 
+@pytest.mark.slow
 def test_what_is_there_is_skipped_and_the_page_says_so(prepared):
     """Would catch a second run that downloads, extracts or writes anything again."""
     folder, _, _ = prepared
@@ -82,6 +84,7 @@ def test_what_is_there_is_skipped_and_the_page_says_so(prepared):
     assert float(page("progress")) == 100
 
 
+@pytest.mark.slow
 def test_commands_of_the_page_are_commands(prepared, tmp_path, monkeypatch):
     """Would catch an option of mmcot-train that has another name, or a path that is not there."""
     block = prepared[2].split("```")[1].strip().splitlines()
@@ -97,6 +100,7 @@ def test_commands_of_the_page_are_commands(prepared, tmp_path, monkeypatch):
     assert len({config.output for config in configs}) == 3, "a run folder is never overwritten"
 
 
+@pytest.mark.slow
 def test_steps_that_need_a_failed_one_are_not_tried(prefect_server, tmp_path):
     """Would catch six errors where one is the cause."""
     (tmp_path / "sample").mkdir()
@@ -108,6 +112,7 @@ def test_steps_that_need_a_failed_one_are_not_tried(prefect_server, tmp_path):
     assert not (tmp_path / "shards").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "explanation"),
     [
