@@ -91,7 +91,7 @@ def caption_images_flow(
     captioned once; captions of pictures that have changed are made anew.
 
     Args:
-        captioner: vit-gpt2, blip, blip2, instructblip, tiny (needs no download) or hf:<model id>.
+        captioner: vit-gpt2, blip, blip2, instructblip, tiny (needs no download) or hf:ORG/MODEL.
         data: Data set in any layout that extraction reads; relative to the checkout.
         out: Artifact root; the captions become a file in it. Relative to the checkout.
         producer: Name of the captions; empty means that of the captioner or model.

@@ -75,10 +75,11 @@ def extract_features(
     Interrupted, killed or failed, a new run with the same parameters continues.
 
     Args:
-        encoder: detr, clip, vit, clip-rn101, resnet, tiny (needs no download) or hf:<model id>.
+        encoder: detr, clip, vit, clip-rn101, resnet, tiny (needs no download) or hf:ORG/MODEL.
         data: Data set in ScienceQA's layout, folder of pictures, parquet file or folder, or folder
             written by Hugging Face datasets; relative to the checkout.
-        out: Artifact root; the feature set becomes a folder in it. Relative to the checkout.
+        out: Artifact root; the feature set becomes a folder in it. Relative to the checkout, or a
+            URL as s3://bucket/shards.
         model: Local folder or hub id instead of the encoder's own.
         revision: Hub revision: branch, tag or commit.
         random_weights: Seed of weights that are drawn instead of loaded, for trials.

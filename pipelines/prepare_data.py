@@ -1,6 +1,7 @@
 """The flow ``prepare-data``: the other flows one after the other, up to what training reads."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,8 +43,9 @@ _Failures = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.
 def _draw_sample(data: Path, num_questions: int) -> bool:
     """Draw the sample; whether that was not necessary."""
     was_there = data.exists()
-    progress = WorkProgress(artifact_key("sample", data.name, "progress"), "questions")
-    draw_sample(data, num_questions=num_questions, num_workers=1, on_progress=progress)
+    key = artifact_key("sample", data.name, "progress")
+    with closing(WorkProgress(key, "questions")) as progress:
+        draw_sample(data, num_questions=num_questions, num_workers=1, on_progress=progress)
     return was_there
 
 
@@ -96,8 +98,8 @@ def prepare_data(
             Relative to the checkout.
         out: Artifact root: folder, relative to the checkout, or URL as s3://bucket/shards.
         encoders: One feature set each: detr, clip, vit, clip-rn101, resnet, tiny (needs no
-            download) or hf:<model id>.
-        captioner: vit-gpt2, blip, blip2, instructblip, tiny (needs no download) or hf:<model id>;
+            download) or hf:ORG/MODEL.
+        captioner: vit-gpt2, blip, blip2, instructblip, tiny (needs no download) or hf:ORG/MODEL;
             empty makes no captions.
         rationales: Table of the data set's own rationales: solution (QCM-E), or lecture and
             solution (QCM-LE). Training that learns from them finds them without it, too; empty

@@ -9,7 +9,6 @@ from contextvars import copy_context
 from typing import cast
 from uuid import UUID
 
-import httpx
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
@@ -120,10 +119,10 @@ class WorkProgress:
         assert self._artifact is not None
         try:
             update_progress_artifact(self._artifact, percent, description=text)
-        except httpx.HTTPError as error:
+        except Exception as error:  # nobody looks at the sender's future; the log is looked at
             if self._is_answered:
                 self._logger.warning(
-                    "the progress bar stands still, Prefect's server does not answer: %s: %s; "
+                    "the progress bar stands still, Prefect's server can't be told: %s: %s; "
                     "the work goes on",
                     type(error).__name__,
                     error,
