@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
-demo: .venv/.ready  ## the whole way on the drawn sample: flows, shards, training, report (eight minutes)
+demo: .venv/.ready  ## the whole way on the drawn sample: flows, shards, training, report (about ten minutes)
 	$(BIN)/python -m pipelines.demo
 
 test: .venv/.ready  ## run the tests
